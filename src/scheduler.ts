@@ -1,0 +1,200 @@
+// Decides what runs when: how many sequences at once, and which phase goes to the native side next, for whom together.
+import { GorgonError } from './errors.js'
+import type { CommitRequest, Drafts, Native, Posterior, PrefillStep, SessionHandle, VerifyRequest } from './native.js'
+
+/** What each phase is asked with, and answers. */
+interface Phases {
+  prefill: { request: { readonly session: SessionHandle }; answer: PrefillStep }
+  verify: { request: VerifyRequest; answer: Posterior }
+  commit: { request: CommitRequest; answer: Drafts }
+}
+
+type Phase = keyof Phases
+
+interface Waiting<P extends Phase> {
+  readonly request: Phases[P]['request']
+  resolve(answer: Phases[P]['answer']): void
+  reject(error: unknown): void
+}
+
+/**
+ * Microtasks a call is held back for sequences that have just been answered and are about to ask again. From an answer to the next
+ * question is about ten; a sequence that takes longer (its reader is slow) is not waited for. A bound, not a delay: nobody to wait
+ * for, nothing waited.
+ */
+const GATHER_MICROTASKS = 64
+
+/**
+ * One native call at a time, each for every sequence that waits for its phase.
+ *
+ * Commits go first: they are cheap, and whoever commits will want to verify, so that running sequences fall into step however they
+ * started. Prefill takes turns with verify, a chunk of one layer against one decode step, so that a long prompt stalls nobody.
+ */
+export class Scheduler {
+  readonly #calls: {
+    readonly [P in Phase]: (requests: readonly Phases[P]['request'][]) => Promise<readonly Phases[P]['answer'][]>
+  }
+  readonly #waiting: { readonly [P in Phase]: Waiting<P>[] } = { prefill: [], verify: [], commit: [] }
+  /** Sequences of the last call that have not asked again. */
+  readonly #expected = new Set<SessionHandle>()
+  #running = false
+  #lastWasPrefill = false
+
+  constructor(native: Pick<Native, Phase>) {
+    this.#calls = {
+      prefill: (requests) => native.prefill(requests.map((request) => request.session)),
+      verify: (requests) => native.verify(requests),
+      commit: (requests) => native.commit(requests),
+    }
+  }
+
+  /** One chunk of one layer. */
+  prefill(session: SessionHandle): Promise<PrefillStep> {
+    return this.#ask('prefill', { session })
+  }
+
+  verify(request: VerifyRequest): Promise<Posterior> {
+    return this.#ask('verify', request)
+  }
+
+  commit(request: CommitRequest): Promise<Drafts> {
+    return this.#ask('commit', request)
+  }
+
+  /** This sequence will not ask again soon; nobody should wait for it. */
+  leave(session: SessionHandle): void {
+    this.#expected.delete(session)
+  }
+
+  #ask<P extends Phase>(phase: P, request: Phases[P]['request']): Promise<Phases[P]['answer']> {
+    return new Promise((resolve, reject) => {
+      this.#waiting[phase].push({ request, resolve, reject })
+      this.#expected.delete(request.session)
+      if (!this.#running) void this.#run()
+    })
+  }
+
+  /** Works until nobody waits. Never rejects: failures belong to those who asked. */
+  async #run(): Promise<void> {
+    this.#running = true
+    for (let phase = this.#next(); phase; phase = this.#next()) {
+      await this.#gather()
+      await this.#call(this.#next() ?? phase)
+    }
+    this.#running = false
+  }
+
+  #next(): Phase | null {
+    const { prefill, verify, commit } = this.#waiting
+    if (commit.length > 0) return 'commit'
+    if (prefill.length > 0 && (verify.length === 0 || !this.#lastWasPrefill)) return 'prefill'
+    return verify.length > 0 ? 'verify' : null
+  }
+
+  /** At least one microtask, for peers that began in the same breath. */
+  async #gather(): Promise<void> {
+    for (let i = 0; i < GATHER_MICROTASKS; i++) {
+      await undefined
+      if (this.#expected.size === 0) return
+    }
+  }
+
+  async #call<P extends Phase>(phase: P): Promise<void> {
+    const batch = this.#waiting[phase].splice(0)
+    if (phase !== 'commit') this.#lastWasPrefill = phase === 'prefill'
+    this.#expected.clear()
+    for (const { request } of batch) this.#expected.add(request.session)
+    try {
+      await this.#answer(phase, batch)
+    } catch (error) {
+      // Phases check all their members before they touch any, so one bad member fails a call that changed nothing. Asked
+      // again alone, each of the others gets its answer, and the culprit its own error.
+      if (batch.length === 1) return batch[0]!.reject(error)
+      for (const member of batch) await this.#answer(phase, [member]).catch(member.reject)
+    }
+  }
+
+  async #answer<P extends Phase>(phase: P, batch: readonly Waiting<P>[]): Promise<void> {
+    const answers = await this.#calls[phase](batch.map((member) => member.request))
+    if (answers.length !== batch.length) {
+      throw new GorgonError(
+        'ERR_INTERNAL',
+        `${phase} answered ${answers.length} of ${batch.length} sequences. This is a bug in gorgon, please report it.`,
+        { phase, asked: batch.length, answered: answers.length },
+      )
+    }
+    for (const [i, member] of batch.entries()) member.resolve(answers[i]!)
+  }
+}
+
+interface Ticket {
+  admit(): void
+  refuse(reason: unknown): void
+}
+
+/** Places for sequences: at most `places` at once, the rest in the order they came, at most `maxQueue` of them. */
+export class Places {
+  readonly #places: number
+  readonly #maxQueue: number
+  readonly #queue = new Set<Ticket>()
+  #taken = 0
+
+  constructor(places: number, maxQueue: number) {
+    this.#places = places
+    this.#maxQueue = maxQueue
+  }
+
+  get taken(): number {
+    return this.#taken
+  }
+
+  get queued(): number {
+    return this.#queue.size
+  }
+
+  /**
+   * A place, at once if one is free. Every place taken is given back by `free()`.
+   *
+   * @throws {GorgonError} ERR_QUEUE_FULL when nobody more may wait; the signal's reason when it fires before the turn comes.
+   */
+  async take(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
+    if (this.#taken < this.#places) {
+      this.#taken++
+      return
+    }
+    if (this.#queue.size >= this.#maxQueue) {
+      throw new GorgonError(
+        'ERR_QUEUE_FULL',
+        `${this.#taken} generations are running (limits.maxSequences is ${this.#places}) and ${this.#queue.size} are waiting ` +
+          `(limits.maxQueue is ${this.#maxQueue}). Try again later, or raise a limit.`,
+        { running: this.#taken, maxSequences: this.#places, queued: this.#queue.size, maxQueue: this.#maxQueue },
+      )
+    }
+    let ticket: Ticket
+    const onAbort = () => {
+      this.#queue.delete(ticket)
+      ticket.refuse(signal.reason)
+    }
+    try {
+      await new Promise<void>((admit, refuse) => {
+        ticket = { admit, refuse }
+        this.#queue.add(ticket)
+        signal.addEventListener('abort', onAbort, { once: true })
+      })
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** Gives a place back, to the one who has waited longest if there is one. */
+  free(): void {
+    const [next] = this.#queue
+    if (!next) {
+      this.#taken--
+      return
+    }
+    this.#queue.delete(next)
+    next.admit()
+  }
+}
