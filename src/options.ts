@@ -1,0 +1,515 @@
+// Schemas of everything a user may set; types inferred from them.
+import { z } from 'zod'
+import { GorgonError } from './errors.js'
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Building blocks. An issue's message says what is allowed ("a whole number from 1 to 64") and `problemOf` puts the path and the value
+// before it; rules between fields bring whole sentences.
+// ---------------------------------------------------------------------------------------------------------------------------------
+
+const INT32_MAX = 2 ** 31 - 1
+const UINT64_MAX = 2n ** 64n - 1n
+
+/** Single edits between two words: insert, delete, replace, swap neighbours. */
+function editDistance(a: string, b: string): number {
+  const rows = Array.from({ length: a.length + 1 }, (_, i) =>
+    Array.from({ length: b.length + 1 }, (_, j) => (i === 0 ? j : j === 0 ? i : 0)),
+  )
+  for (let i = 1; i <= a.length; i++) {
+    for (let j = 1; j <= b.length; j++) {
+      const replace = rows[i - 1]![j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
+      let best = Math.min(replace, rows[i - 1]![j]! + 1, rows[i]![j - 1]! + 1)
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        best = Math.min(best, rows[i - 2]![j - 2]! + 1)
+      rows[i]![j] = best
+    }
+  }
+  return rows[a.length]![b.length]!
+}
+
+/** The known word a misspelt one most likely stands for; spelling with other case or separators counts as no edit. */
+export function didYouMean(word: string, known: readonly string[]): string | undefined {
+  const plain = (text: string): string => text.toLowerCase().replace(/[^a-z0-9]/g, '')
+  const typed = plain(word.slice(0, 64))
+  const [nearest] = known
+    .map((name) => ({ name, distance: editDistance(typed, plain(name)) }))
+    .sort((a, b) => a.distance - b.distance)
+  return nearest && nearest.distance <= Math.max(1, Math.floor(nearest.name.length / 3)) ? nearest.name : undefined
+}
+
+const suggest = (word: unknown, known: readonly string[]): string => {
+  const meant = typeof word === 'string' ? didYouMean(word, known) : undefined
+  return meant === undefined ? '' : ` Did you mean "${meant}"?`
+}
+
+const quoted = (names: readonly string[]): string => names.map((name) => `"${name}"`).join(', ')
+
+/** A strict object: a key it does not know is an error with a suggestion. */
+const strict = <Shape extends z.ZodRawShape>(shape: Shape) =>
+  z.strictObject(shape, {
+    error: (issue) => {
+      if (issue.code !== 'unrecognized_keys') return 'an object of options'
+      const known = Object.keys(shape)
+      const keys = (issue as unknown as { keys: string[] }).keys
+      return keys
+        .map((key) => `"${key}" is not an option here.${suggest(key, known) || ` Known: ${known.join(', ')}.`}`)
+        .join(' ')
+    },
+  })
+
+const oneOf = <const Names extends readonly [string, ...string[]]>(names: Names) =>
+  z.enum(names, { error: (issue) => `one of ${quoted(names)}.${suggest(issue.input, names)}` })
+
+const integer = (minimum: number, maximum = INT32_MAX) => {
+  const allowed =
+    maximum === INT32_MAX ? `a whole number, at least ${minimum}` : `a whole number from ${minimum} to ${maximum}`
+  return z.int(allowed).min(minimum, allowed).max(maximum, allowed)
+}
+
+const between = (minimum: number, maximum: number) => {
+  const allowed = `a number from ${minimum} to ${maximum}`
+  return z.number(allowed).min(minimum, allowed).max(maximum, allowed)
+}
+
+const above = (bound: number, maximum: number) => {
+  const allowed = `a number above ${bound}, at most ${maximum}`
+  return z.number(allowed).gt(bound, allowed).max(maximum, allowed)
+}
+
+const numberThat = (holds: (value: number) => boolean, allowed: string) => z.number(allowed).refine(holds, allowed)
+const flag = () => z.boolean('true or false')
+const text = (allowed: string) => z.string(allowed).min(1, allowed)
+const callback = <Argument>() =>
+  z.custom<(event: Argument) => void>((value) => typeof value === 'function', 'a function')
+
+/** Recognised by shape: a signal of another realm is as good as ours. */
+const abortSignal = () =>
+  z.custom<AbortSignal>((value) => {
+    const signal = value as Partial<AbortSignal> | null
+    return (
+      typeof signal === 'object' &&
+      signal !== null &&
+      typeof signal.aborted === 'boolean' &&
+      typeof signal.addEventListener === 'function'
+    )
+  }, 'an AbortSignal')
+
+type WithoutDefaults<Shape extends z.ZodRawShape> = {
+  [Key in keyof Shape]: z.ZodOptional<Shape[Key] extends z.ZodDefault<infer Inner> ? Inner : Shape[Key]>
+}
+
+/** The same fields, each optional and without its default: what a request may override, with "not given" still visible. */
+const withoutDefaults = <Shape extends z.ZodRawShape>(shape: Shape): WithoutDefaults<Shape> =>
+  Object.fromEntries(
+    Object.entries(shape).map(([key, field]) => [
+      key,
+      z.optional(field instanceof z.ZodDefault ? field.unwrap() : field),
+    ]),
+  ) as WithoutDefaults<Shape>
+
+/** Adds an issue whose message is a whole sentence. */
+function violate(context: z.RefinementCtx, path: readonly string[], sentence: string): void {
+  context.addIssue({ code: 'custom', path: [...path], message: sentence, params: { sentence: true } })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Options.
+// ---------------------------------------------------------------------------------------------------------------------------------
+
+/** When a drafted token is accepted; see AcceptRule in src/decode/accept.ts. */
+const AcceptOptions = z.discriminatedUnion(
+  'rule',
+  [
+    strict({
+      /** The tokens plain decoding would make, at any temperature. */
+      rule: z.literal('exact'),
+    }),
+    strict({
+      /** Tokens the model finds likely enough: faster, another text. p > min(epsilon, delta * exp(-entropy)). */
+      rule: z.literal('typical'),
+      /** Probability that is always enough. Above 0, at most 1; default 0.09. */
+      epsilon: above(0, 1).default(0.09),
+      /** How far the threshold falls where the model is uncertain; the square root of epsilon is a good value. Above 0, at most 1; default 0.3. */
+      delta: above(0, 1).default(0.3),
+    }),
+  ],
+  {
+    error: (issue) => {
+      const rule = (issue.input as { rule?: unknown } | null | undefined)?.rule
+      return `{ rule: "exact" } or { rule: "typical", epsilon, delta }.${suggest(rule, ['exact', 'typical'])}`
+    },
+  },
+)
+
+const TREE_FORMS = '"auto", the name of a tree, a number of nodes, "chain:N", or { paths: [[0], [0, 0], …] }'
+
+const speculationShape = {
+  /**
+   * Whether Medusa heads draft. `auto`: when there are heads. `medusa`: always, and an error without heads. `off`: plain decoding.
+   * Default `auto`.
+   */
+  mode: oneOf(['auto', 'medusa', 'off']).default('auto'),
+  /**
+   * Shape of the draft. `auto`: the engine's choice for the heads at hand. A name of `CHOICES`; a number of nodes, root included (the
+   * first ones of mc_sim_7b_63, at most 64); `chain:N`; or paths of ranks 0 to 9. No deeper than there are heads. Default `auto`.
+   */
+  tree: z
+    .union(
+      [
+        text(TREE_FORMS),
+        z.int(TREE_FORMS),
+        strict({
+          /** Ranks from the root down, one path per node; every prefix of a path is listed. */
+          paths: z.array(z.array(z.number()).readonly()).readonly(),
+        }),
+      ],
+      { error: TREE_FORMS },
+    )
+    .default('auto'),
+  /** When a drafted token is accepted. Default `{ rule: 'exact' }`. */
+  accept: AcceptOptions.default({ rule: 'exact' }),
+}
+
+/** How tokens are drafted and accepted. */
+export const SpeculationOptions = strict(speculationShape)
+export type SpeculationOptionsInput = z.input<typeof SpeculationOptions>
+export type SpeculationOptions = z.output<typeof SpeculationOptions>
+const SpeculationOverrides = strict(withoutDefaults(speculationShape))
+export type SpeculationOverrides = z.output<typeof SpeculationOverrides>
+
+const kvShape = {
+  /**
+   * Which rows of the KV cache outlive prefill. `full`: all. `snapkv`: those the last tokens of the prompt attend to. `h2o`: those all of
+   * the prompt attended to. `streaming`: the first few and the last ones. Default `snapkv`.
+   */
+  policy: oneOf(['full', 'snapkv', 'h2o', 'streaming']).default('snapkv'),
+  /**
+   * Rows kept per layer and KV head, window included; a shorter prompt is left whole. At least 2, and more than `window` (`streaming`: more
+   * than `sinks`); default 2048.
+   */
+  budget: integer(2).default(2048),
+  /** Last prompt tokens: always kept, and with `snapkv` the ones whose queries vote. At least 1; default 32. */
+  window: integer(1).default(32),
+  /** Width of the smoothing over votes; 1 is none. Odd, 1 to 255; default 7. */
+  poolSize: numberThat(
+    (size) => Number.isInteger(size) && size % 2 === 1 && size >= 1 && size <= 255,
+    'an odd whole number from 1 to 255',
+  ).default(7),
+  /** Kind of smoothing: the largest vote around a row, or the average. Default `max`. */
+  pool: oneOf(['max', 'avg']).default('max'),
+  /** How the votes of a KV head's query heads become one. Default `mean`. */
+  groupReduce: oneOf(['mean', 'max']).default('mean'),
+  /** First rows always kept; `streaming` only. At least 0; default 4. */
+  sinks: integer(0).default(4),
+  /**
+   * What later turns of a session do. `recompress`: all rows compete again, within the budget. `frozen`: only the first prompt is
+   * compressed, later turns are kept whole. Default `recompress`.
+   */
+  turns: oneOf(['recompress', 'frozen']).default('recompress'),
+  /** Put the kept positions into the result. Default false. */
+  reportKept: flag().default(false),
+}
+
+/** How far the KV cache is compressed after prefill. */
+export const KvOptions = strict(kvShape).superRefine(({ policy, budget, window, sinks }, context) => {
+  if ((policy === 'snapkv' || policy === 'h2o') && budget <= window) {
+    violate(
+      context,
+      ['budget'],
+      `is ${budget}, not larger than the window (${window}). The budget includes the window: use at least ${window + 1}, or lower the window.`,
+    )
+  }
+  if (policy === 'streaming' && budget <= sinks) {
+    violate(
+      context,
+      ['budget'],
+      `is ${budget}, not larger than sinks (${sinks}). The budget includes the sinks: use at least ${sinks + 1}, or lower sinks.`,
+    )
+  }
+})
+export type KvOptionsInput = z.input<typeof KvOptions>
+export type KvOptions = z.output<typeof KvOptions>
+const KvOverrides = strict(withoutDefaults(kvShape))
+export type KvOverrides = z.output<typeof KvOverrides>
+
+/** What `onProgress` is told while an engine loads. */
+export interface LoadProgress {
+  readonly phase: 'read' | 'map' | 'ready'
+  /** Of `total`, in units of the phase. */
+  readonly done: number
+  readonly total: number
+}
+
+/** What `onPrefill` is told: work done and in all, in token-layers. */
+export interface PrefillProgress {
+  readonly done: number
+  readonly total: number
+}
+
+const HEADS_FORMS = 'the folder or file of Medusa heads, or false'
+
+/** How an engine is loaded, and what its requests do unless they say otherwise. */
+export const LoadOptions = strict({
+  /** Model folder, as Hugging Face lays it out. */
+  model: text('the folder of a model'),
+  /** Medusa heads: a folder or file; false for none. Default: heads found in the model folder, or the demo model's own. */
+  heads: z.union([text(HEADS_FORMS), z.literal(false)], { error: HEADS_FORMS }).optional(),
+  /** What computes. `auto`: CUDA when it is built and a device is there, else CPU. Default `auto`. */
+  backend: oneOf(['auto', 'cpu', 'cuda']).default('auto'),
+  /** Of the weights in memory. `auto`: as in the checkpoint. Default `auto`. */
+  dtype: oneOf(['auto', 'f32', 'bf16', 'f16']).default('auto'),
+  /** Compute threads, 0 to 1024; 0 is one per physical core. Default 0. */
+  threads: integer(0, 1024).default(0),
+  /** CPU instruction set, by a name that `backends()` lists. Default `auto`: the best of this machine. */
+  isa: text('the name of an instruction set, or "auto"').default('auto'),
+  limits: strict({
+    /** Generations that run at once; others wait. 1 to 1024; default 16. */
+    maxSequences: integer(1, 1024).default(16),
+    /** Generations that may wait; one more is refused. At least 0; default 1024. */
+    maxQueue: integer(0).default(1024),
+    /** Tokens of prompt and output together. At least 2; default: what the model was made for. */
+    maxContext: integer(2).optional(),
+  }).prefault({}),
+  /** Default for requests. */
+  speculation: SpeculationOptions.prefault({}),
+  /** Default for requests. */
+  kv: KvOptions.prefault({}),
+  /** Called while files are read and weights mapped. */
+  onProgress: callback<LoadProgress>().optional(),
+  /** Stops loading. */
+  signal: abortSignal().optional(),
+}).superRefine(({ heads, speculation }, context) => {
+  if (heads === false && speculation.mode === 'medusa') {
+    violate(
+      context,
+      ['speculation', 'mode'],
+      'is "medusa", but heads is false. Give heads, or use mode "auto" or "off".',
+    )
+  }
+})
+export type LoadOptionsInput = z.input<typeof LoadOptions>
+export type LoadOptions = z.output<typeof LoadOptions>
+
+const SEED_FORMS = `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, or a bigint below 2n ** 64n`
+const STOP_FORMS = 'a string that is not empty, or an array of such'
+const LOGPROB_FORMS = 'a whole number from 0 to 20, or false'
+const BIAS_FORMS = 'a number from -100 to 100, or -Infinity'
+
+/** One generation. */
+export const GenerateOptions = strict({
+  /** Most tokens to make. At least 1; default 256. */
+  maxTokens: integer(1).default(256),
+  /** Tokens to make before an end-of-sequence or stop id may be chosen. At least 0, at most maxTokens; default 0. */
+  minTokens: integer(0).default(0),
+  /** Treat end-of-sequence ids as any other token. Default false. */
+  ignoreEos: flag().default(false),
+  /** 0 is greedy: always the likeliest token. Above, the distribution is flattened or, below 1, sharpened. 0, or 0.001 to 100; default 0. */
+  temperature: numberThat(
+    (value) => value === 0 || (value >= 0.001 && value <= 100),
+    '0 for greedy decoding, or a number from 0.001 to 100',
+  ).default(0),
+  /** Sample among the k likeliest tokens; 0 is off. At least 0; default 0. */
+  topK: integer(0).default(0),
+  /** Sample among the likeliest tokens that together have this probability; 1 is off. Above 0, at most 1; default 1. */
+  topP: above(0, 1).default(1),
+  /** Sample among tokens at least this likely, relative to the likeliest; 0 is off. 0 to 1; default 0. */
+  minP: between(0, 1).default(0),
+  /**
+   * Same seed, same request, same text. 0 to 2^53 - 1, or a bigint below 2^64; default: a random one, named in the result. Greedy decoding
+   * uses none.
+   */
+  seed: z
+    .union([z.int(SEED_FORMS).min(0, SEED_FORMS), z.bigint().min(0n, SEED_FORMS).max(UINT64_MAX, SEED_FORMS)], {
+      error: SEED_FORMS,
+    })
+    .transform((seed) => BigInt(seed))
+    .optional(),
+  /** Divides (positive) or multiplies (negative) the logits of tokens in prompt or output; 1 is off. Above 0, at most 100; default 1. */
+  repetitionPenalty: above(0, 100).default(1),
+  /** Subtracted from a token's logit per time it is in the output; 0 is off. -2 to 2; default 0. */
+  frequencyPenalty: between(-2, 2).default(0),
+  /** Subtracted from the logit of a token that is in the output; 0 is off. -2 to 2; default 0. */
+  presencePenalty: between(-2, 2).default(0),
+  /** Token id to a number added to its logit: -100 to 100, or -Infinity, with which the token is never chosen. Default none. */
+  logitBias: z
+    .record(
+      z.string().regex(/^(0|[1-9]\d{0,9})$/),
+      z.custom<number>(
+        (value) => value === Number.NEGATIVE_INFINITY || (typeof value === 'number' && Math.abs(value) <= 100),
+        BIAS_FORMS,
+      ),
+      {
+        error: (issue) => (issue.code === 'invalid_key' ? 'token ids as keys' : 'an object from token ids to numbers'),
+      },
+    )
+    .default({}) as z.ZodDefault<z.ZodType<Readonly<Record<number, number>>, Readonly<Record<number, number>>>>,
+  /** Text that ends the generation and is not part of it: one string or several, none empty. Default none. */
+  stop: z
+    .union([text(STOP_FORMS), z.array(text('a string that is not empty')).readonly()], { error: STOP_FORMS })
+    .transform((stop): readonly string[] => (typeof stop === 'string' ? [stop] : stop))
+    .default([]),
+  /** Token ids that end the generation, beside the model's own. Default none. */
+  stopTokenIds: z.array(integer(0), 'an array of token ids').readonly().default([]),
+  /** Log-probabilities per token: false for none, 0 for the chosen token's, n for the n likeliest too. At most 20; default false. */
+  logprobs: z
+    .union([z.int(LOGPROB_FORMS).min(0, LOGPROB_FORMS).max(20, LOGPROB_FORMS), z.literal(false)], {
+      error: LOGPROB_FORMS,
+    })
+    .default(false),
+  /** Overrides of the engine's, field by field. */
+  speculation: SpeculationOverrides.optional(),
+  /** Overrides of the engine's, field by field. */
+  kv: KvOverrides.optional(),
+  /** End after this long, with what there is. At least 1, in milliseconds; default: never. */
+  timeoutMs: integer(1).optional(),
+  /** Ends the generation within a step. */
+  signal: abortSignal().optional(),
+  /** What the result does on abort: reject, or resolve with what there is. Default `throw`. */
+  onAbort: oneOf(['throw', 'return']).default('throw'),
+  /** Chunks held for a slow consumer before the generation pauses. At least 1; default 64. */
+  highWaterMark: integer(1).default(64),
+  /** Called as the prompt is worked through. */
+  onPrefill: callback<PrefillProgress>().optional(),
+}).superRefine(({ minTokens, maxTokens }, context) => {
+  if (minTokens > maxTokens) {
+    violate(
+      context,
+      ['minTokens'],
+      `is ${minTokens}, larger than maxTokens (${maxTokens}). Use at most ${maxTokens}, or raise maxTokens.`,
+    )
+  }
+})
+export type GenerateOptionsInput = z.input<typeof GenerateOptions>
+export type GenerateOptions = z.output<typeof GenerateOptions>
+
+/** What all turns of a session share. A turn's own options come on top. */
+export const SessionOptions = strict({
+  /** Overrides of the engine's, field by field. */
+  speculation: SpeculationOverrides.optional(),
+  /** Overrides of the engine's, field by field. */
+  kv: KvOverrides.optional(),
+})
+export type SessionOptionsInput = z.input<typeof SessionOptions>
+export type SessionOptions = z.output<typeof SessionOptions>
+
+/** One message of a chat; the model's template says which roles it knows. */
+export const Message = strict({
+  /** Who speaks: `system`, `user`, `assistant`, or another role of the template. */
+  role: text('a role, such as "user"'),
+  content: z.string('a string'),
+})
+export type Message = Readonly<z.output<typeof Message>>
+
+const Messages = z.array(Message, 'an array of { role, content }').min(1, 'at least one message')
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// Parsing: a schema's issues as one GorgonError.
+// ---------------------------------------------------------------------------------------------------------------------------------
+
+function showPath(path: readonly PropertyKey[]): string {
+  let shown = ''
+  for (const key of path) shown += typeof key === 'number' ? `[${key}]` : shown === '' ? String(key) : `.${String(key)}`
+  return shown
+}
+
+/** A value in an error message: short, whatever it is. */
+function showValue(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'function') return 'a function'
+  if (typeof value !== 'object' || value === null) return String(value)
+  return Array.isArray(value) ? `an array of ${value.length}` : 'an object'
+}
+
+function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
+  let value = input
+  for (const key of path) {
+    if (typeof value !== 'object' || value === null) return undefined
+    value = (value as Record<PropertyKey, unknown>)[key]
+  }
+  return value
+}
+
+/** One issue as a sentence, with what it is about. */
+function problemOf(issue: z.core.$ZodIssue, input: unknown, where: string) {
+  const path = showPath(where === '' ? issue.path : [where, ...issue.path])
+  const value = valueAt(input, issue.path)
+  const subject = path === '' ? 'The value given' : path
+  const full = (message: string): string => (/[.?]$/.test(message) ? message : `${message}.`)
+  if (issue.code === 'unrecognized_keys') {
+    const [key = ''] = issue.keys
+    return {
+      path: path === '' ? key : `${path}.${key}`,
+      value: valueAt(input, [...issue.path, key]),
+      message: path === '' ? issue.message : `${path}: ${issue.message}`,
+    }
+  }
+  if (issue.code === 'custom') {
+    const { sentence } = issue.params ?? {}
+    if (sentence === true) return { path, value, message: `${subject} ${issue.message}` }
+  }
+  if (value === undefined) return { path, value, message: `${subject} is missing: give ${full(issue.message)}` }
+  if (issue.code === 'invalid_key') {
+    const key = issue.path.at(-1)
+    return {
+      path,
+      value: key,
+      message: `${showPath(issue.path.slice(0, -1))} has the key ${showValue(key)}: use ${full(issue.message)}`,
+    }
+  }
+  return { path, value, message: `${subject} is ${showValue(value)}: use ${full(issue.message)}` }
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, input: unknown, where = ''): z.output<Schema> {
+  const result = schema.safeParse(input)
+  if (result.success) return result.data
+  const problems = result.error.issues.map((issue) => problemOf(issue, input, where))
+  const messages = [...new Set(problems.map((problem) => problem.message))]
+  throw new GorgonError('ERR_OPTION', messages.join('\n'), {
+    path: problems[0]!.path,
+    value: problems[0]!.value,
+    problems,
+  })
+}
+
+/**
+ * Load options with defaults; a string is the model.
+ *
+ * @throws {GorgonError} ERR_OPTION naming path, value and what is allowed. So do the functions below.
+ */
+export function parseLoadOptions(input: LoadOptionsInput | string): LoadOptions {
+  return parse(LoadOptions, typeof input === 'string' ? { model: input } : input)
+}
+
+/** Generate options with defaults; `speculation` and `kv` are still overrides, for `mergeSpeculation` and `mergeKv`. */
+export function parseGenerateOptions(input: GenerateOptionsInput = {}): GenerateOptions {
+  return parse(GenerateOptions, input)
+}
+
+export function parseSessionOptions(input: SessionOptionsInput = {}): SessionOptions {
+  return parse(SessionOptions, input)
+}
+
+/** Messages of a chat, at least one. */
+export function parseMessages(input: readonly Message[]): readonly Message[] {
+  return parse(Messages, input, 'messages')
+}
+
+/** Later fields that are given replace earlier ones. */
+function overlay(layers: readonly (object | undefined)[]): Record<string, unknown> {
+  const given = layers.flatMap((layer) => Object.entries(layer ?? {})).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(given)
+}
+
+/** The engine's speculation options with overrides on top, field by field; `accept` and `tree` are one field each. */
+export function mergeSpeculation(
+  defaults: SpeculationOptions,
+  ...overrides: readonly (SpeculationOverrides | undefined)[]
+): SpeculationOptions {
+  return parse(SpeculationOptions, overlay([defaults, ...overrides]), 'speculation')
+}
+
+/** The engine's cache options with overrides on top, field by field; rules between fields hold for what results. */
+export function mergeKv(defaults: KvOptions, ...overrides: readonly (KvOverrides | undefined)[]): KvOptions {
+  return parse(KvOptions, overlay([defaults, ...overrides]), 'kv')
+}
