@@ -1,0 +1,448 @@
+// Each phase as an async worker: arrays in, session call, arrays out.
+#include "addon/phases.h"
+
+#include <functional>
+#include <new>
+
+#include "addon/handles.h"
+#include "addon/values.h"
+#include "ops/top_k.h"
+#include "ops/tree_attention.h"
+
+namespace gorgon {
+
+namespace {
+
+/** Runs on a worker thread, holding the owners it was given; settles its promise and frees its sessions on the JavaScript thread. */
+class PhaseWorker : public Napi::AsyncWorker {
+ public:
+  PhaseWorker(Napi::Env env, const char* name, std::vector<std::shared_ptr<SessionHandle>> sessions)
+      : Napi::AsyncWorker(env, name), deferred_(Napi::Promise::Deferred::New(env)), sessions_(std::move(sessions)) {
+    for (const auto& session : sessions_) session->busy = true;
+  }
+
+  std::function<Status()> run;
+  std::function<Napi::Value(Napi::Env)> result;
+
+  Napi::Promise start() {
+    const Napi::Promise promise = deferred_.Promise();
+    Queue();
+    return promise;
+  }
+
+ protected:
+  void Execute() override {
+    const FlushSubnormals flush;
+    try {
+      status_ = run();
+    } catch (const std::bad_alloc&) {
+      status_ = {StatusCode::kOutOfMemory, "Out of memory. Use a smaller budget, fewer tokens or fewer sequences at once."};
+    } catch (const std::exception& error) {
+      status_ = {StatusCode::kInternal, std::string("this is a bug in gorgon, please report it: ") + error.what()};
+    }
+  }
+
+  void OnOK() override {
+    const Napi::Env env = Env();
+    const Napi::HandleScope scope(env);
+    for (const auto& session : sessions_) {
+      session->busy = false;
+      session->settle();
+    }
+    if (!status_.ok()) {
+      deferred_.Reject(to_error(env, status_).Value());
+      return;
+    }
+    try {
+      deferred_.Resolve(result(env));
+    } catch (const Napi::Error& error) {
+      deferred_.Reject(error.Value());
+    }
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  std::vector<std::shared_ptr<SessionHandle>> sessions_;
+  Status status_;
+};
+
+Napi::Array read_batch(const Napi::CallbackInfo& info) {
+  if (!info[0].IsArray() || info[0].As<Napi::Array>().Length() == 0) throw_argument(info.Env(), "a phase takes a list of at least one session");
+  return info[0].As<Napi::Array>();
+}
+
+/** Idle sessions of one model, each once. */
+class SessionList {
+ public:
+  void add(const Napi::Value& value) {
+    auto handle = idle_session(value);
+    for (const auto& other : handles_) {
+      if (other == handle) throw to_error(value.Env(), {StatusCode::kBusy, "a session occurs twice in one batch"});
+    }
+    if (!handles_.empty() && &handles_[0]->owner->model() != &handle->owner->model()) {
+      throw_argument(value.Env(), "the sessions of a batch belong to different models");
+    }
+    handles_.push_back(std::move(handle));
+    owners_.push_back(handles_.back()->owner);
+  }
+
+  const std::vector<std::shared_ptr<SessionHandle>>& handles() const { return handles_; }
+  /** What a worker holds while it runs. */
+  const std::vector<std::shared_ptr<Session>>& owners() const { return owners_; }
+
+ private:
+  std::vector<std::shared_ptr<SessionHandle>> handles_;
+  std::vector<std::shared_ptr<Session>> owners_;
+};
+
+std::vector<std::string> read_strings(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  if (!value.IsArray()) throw_argument(object.Env(), std::string(name) + " is not an array");
+  const auto array = value.As<Napi::Array>();
+  std::vector<std::string> strings;
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value item = array.Get(i);
+    if (!item.IsString()) throw_argument(object.Env(), std::string(name) + " holds something that is not a string");
+    strings.push_back(item.As<Napi::String>().Utf8Value());
+  }
+  return strings;
+}
+
+std::map<std::string, TensorSlice> read_tensors(const Napi::Object& object, const char* name) {
+  const Napi::Object table = read_object(object.Get(name), name);
+  std::map<std::string, TensorSlice> tensors;
+  const Napi::Array keys = table.GetPropertyNames();
+  for (uint32_t i = 0; i < keys.Length(); ++i) {
+    const std::string key = keys.Get(i).As<Napi::String>().Utf8Value();
+    const Napi::Object entry = read_object(table.Get(key), key.c_str());
+    TensorSlice slice;
+    slice.file = read_integer(entry, "file");
+    slice.dtype = read_dtype(object.Env(), read_string(entry, "dtype"));
+    slice.begin = read_integer(entry, "begin");
+    slice.end = read_integer(entry, "end");
+    const Napi::Value shape = entry.Get("shape");
+    if (!shape.IsArray()) throw_argument(object.Env(), key + ": shape is not an array");
+    const auto extents = shape.As<Napi::Array>();
+    for (uint32_t d = 0; d < extents.Length(); ++d) {
+      const Napi::Value extent = extents.Get(d);
+      if (!extent.IsNumber()) throw_argument(object.Env(), key + ": shape holds something that is not a number");
+      slice.shape.push_back(extent.As<Napi::Number>().Int64Value());
+    }
+    tensors.emplace(key, std::move(slice));
+  }
+  return tensors;
+}
+
+/** Bounds that keep every product of two sizes within an int64. */
+constexpr int64_t kMaxExtent = int64_t{1} << 31;
+
+ModelShape read_shape(const Napi::Object& spec) {
+  const Napi::Object object = read_object(spec.Get("shape"), "shape");
+  ModelShape shape;
+  shape.layers = read_integer(object, "layers", 1, kMaxExtent);
+  shape.hidden = read_integer(object, "hidden", 1, kMaxExtent);
+  shape.ffn = read_integer(object, "ffn", 1, kMaxExtent);
+  shape.vocab = read_integer(object, "vocab", 1, kMaxExtent - 1);
+  shape.query_heads = read_integer(object, "queryHeads", 1, kMaxExtent);
+  shape.kv_heads = read_integer(object, "kvHeads", 1, kMaxExtent);
+  shape.head_dim = read_integer(object, "headDim", 1, kMaxExtent);
+  shape.rms_eps = static_cast<float>(read_number(object, "rmsEps"));
+  shape.max_positions = read_integer(object, "maxPositions", 1, kMaxExtent - 1);
+  shape.inverse_frequencies = read_array<float>(object, "inverseFrequencies");
+  shape.rope_scale = static_cast<float>(read_number(object, "ropeScale"));
+  shape.sliding_windows = read_array<int32_t>(object, "slidingWindows");
+  return shape;
+}
+
+HeadsSpec read_heads(const Napi::Object& spec) {
+  HeadsSpec heads;
+  const Napi::Value value = spec.Get("heads");
+  if (value.IsNull() || value.IsUndefined()) return heads;
+  const Napi::Object object = read_object(value, "heads");
+  heads.medusa_heads = read_integer(object, "medusaHeads", 1, kMaxTreeNodes);
+  heads.blocks = read_integer(object, "blocks", 0, 1024);
+  heads.files = read_strings(object, "files");
+  heads.tensors = read_tensors(object, "tensors");
+  if (!object.Get("tokenMap").IsNull()) heads.token_map = read_array<int32_t>(object, "tokenMap");
+  return heads;
+}
+
+SamplingSpec read_sampling(const Napi::Object& object) {
+  SamplingSpec spec;
+  SamplingParams& params = spec.params;
+  params.temperature = static_cast<float>(read_number(object, "temperature"));
+  params.top_k = static_cast<int32_t>(read_integer(object, "topK", 0, INT32_MAX));
+  params.top_p = static_cast<float>(read_number(object, "topP"));
+  params.min_p = static_cast<float>(read_number(object, "minP"));
+  params.repetition_penalty = static_cast<float>(read_number(object, "repetitionPenalty"));
+  params.frequency_penalty = static_cast<float>(read_number(object, "frequencyPenalty"));
+  params.presence_penalty = static_cast<float>(read_number(object, "presencePenalty"));
+  const Napi::Value seed = object.Get("seed");
+  bool lossless = false;
+  if (!seed.IsBigInt()) throw_argument(object.Env(), "seed is not a bigint");
+  params.seed = seed.As<Napi::BigInt>().Uint64Value(&lossless);
+  params.min_tokens = read_integer(object, "minTokens");
+  spec.bias_ids = read_array<int32_t>(object, "biasIds");
+  spec.bias_values = read_array<float>(object, "biasValues");
+  spec.suppressed_ids = read_array<int32_t>(object, "suppressedIds");
+  spec.logprobs = static_cast<int32_t>(read_integer(object, "logprobs", -1, 64));
+  if (!(params.temperature >= 0.0f) || !(params.top_p > 0.0f) || !(params.min_p >= 0.0f) || !(params.repetition_penalty > 0.0f)) {
+    throw_argument(object.Env(), "a sampling option is out of range");
+  }
+  return spec;
+}
+
+std::optional<CompressionSpec> read_compression(const Napi::Value& value) {
+  if (value.IsNull() || value.IsUndefined()) return std::nullopt;
+  const Napi::Object object = read_object(value, "compression");
+  CompressionSpec spec;
+  const std::string policy = read_string(object, "policy"), pool = read_string(object, "pool"), reduce = read_string(object, "groupReduce");
+  if (policy == "snapkv") {
+    spec.policy = KvPolicy::kSnapkv;
+  } else if (policy == "h2o") {
+    spec.policy = KvPolicy::kH2o;
+  } else if (policy == "streaming") {
+    spec.policy = KvPolicy::kStreaming;
+  } else {
+    throw_argument(value.Env(), "policy \"" + policy + "\" is not one of snapkv, h2o, streaming");
+  }
+  if (pool != "max" && pool != "avg") throw_argument(value.Env(), "pool is not max or avg");
+  if (reduce != "mean" && reduce != "max") throw_argument(value.Env(), "groupReduce is not mean or max");
+  spec.pool = pool == "max" ? Pool::kMax : Pool::kAverage;
+  spec.group_reduce = reduce == "mean" ? GroupReduce::kMean : GroupReduce::kMax;
+  spec.budget = read_integer(object, "budget", 1, kMaxExtent);
+  spec.window = read_integer(object, "window", 0, kMaxExtent);
+  spec.pool_size = read_integer(object, "poolSize", 1, kMaxExtent);
+  spec.sinks = read_integer(object, "sinks", 0, kMaxExtent);
+  spec.report_kept = read_bool(object, "reportKept");
+  return spec;
+}
+
+/** { chosen, topIds, topValues } of the one token there is. */
+Napi::Value write_token_logprobs(Napi::Env env, const std::optional<Logprobs>& logprobs) {
+  if (!logprobs) return env.Null();
+  auto object = Napi::Object::New(env);
+  object.Set("chosen", Napi::Number::New(env, logprobs->chosen[0]));
+  object.Set("topIds", write_array(env, logprobs->top_ids));
+  object.Set("topValues", write_array(env, logprobs->top_values));
+  return object;
+}
+
+Napi::Value write_drafts(Napi::Env env, const Drafts& drafts) {
+  auto object = Napi::Object::New(env);
+  object.Set("root", Napi::Number::New(env, drafts.root));
+  object.Set("tokens", write_array(env, drafts.tokens));
+  object.Set("logprobs", write_token_logprobs(env, drafts.logprobs));
+  return object;
+}
+
+Napi::Value write_report(Napi::Env env, const std::optional<CompressionReport>& report, bool with_kept) {
+  if (!report) return env.Null();
+  auto object = Napi::Object::New(env);
+  object.Set("rowsBefore", Napi::Number::New(env, static_cast<double>(report->rows_before)));
+  object.Set("rowsKept", Napi::Number::New(env, static_cast<double>(report->rows_kept)));
+  object.Set("bytesBefore", Napi::Number::New(env, static_cast<double>(report->bytes_before)));
+  object.Set("bytesAfter", Napi::Number::New(env, static_cast<double>(report->bytes_after)));
+  object.Set("ms", Napi::Number::New(env, report->ms));
+  object.Set("kept", with_kept ? write_array(env, report->kept) : env.Null());
+  return object;
+}
+
+Napi::Value write_posterior(Napi::Env env, const Posterior& posterior) {
+  auto object = Napi::Object::New(env);
+  object.Set("chosen", write_array(env, posterior.chosen));
+  object.Set("tokenProb", write_array(env, posterior.token_prob));
+  object.Set("entropy", write_array(env, posterior.entropy));
+  if (!posterior.logprobs) {
+    object.Set("logprobs", env.Null());
+    return object;
+  }
+  auto logprobs = Napi::Object::New(env);
+  logprobs.Set("chosen", write_array(env, posterior.logprobs->chosen));
+  logprobs.Set("token", write_array(env, posterior.token_logprob));
+  logprobs.Set("topIds", write_array(env, posterior.logprobs->top_ids));
+  logprobs.Set("topValues", write_array(env, posterior.logprobs->top_values));
+  object.Set("logprobs", logprobs);
+  return object;
+}
+
+template <class Items, class Write>
+Napi::Value write_list(Napi::Env env, const Items& items, const Write& write) {
+  auto list = Napi::Array::New(env, items.size());
+  for (size_t i = 0; i < items.size(); ++i) list.Set(static_cast<uint32_t>(i), write(items[i]));
+  return list;
+}
+
+}  // namespace
+
+Napi::Value list_backends(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  auto isas = Napi::Array::New(env);
+  for (const Backend* table : backends()) {
+    auto isa = Napi::Object::New(env);
+    isa.Set("name", Napi::String::New(env, table->isa));
+    isa.Set("usable", Napi::Boolean::New(env, table->usable()));
+    isas.Set(isas.Length(), isa);
+  }
+  auto cpu = Napi::Object::New(env);
+  cpu.Set("name", Napi::String::New(env, "cpu"));
+  cpu.Set("usable", Napi::Boolean::New(env, true));
+  cpu.Set("detail", Napi::String::New(env, std::to_string(physical_cores()) + " physical cores"));
+  cpu.Set("isas", isas);
+  auto cuda = Napi::Object::New(env);
+  cuda.Set("name", Napi::String::New(env, "cuda"));
+  cuda.Set("usable", Napi::Boolean::New(env, false));
+  cuda.Set("detail", Napi::String::New(env, cuda_detail()));
+  cuda.Set("isas", Napi::Array::New(env));
+  auto list = Napi::Array::New(env);
+  list.Set(0u, cpu);
+  list.Set(1u, cuda);
+  return list;
+}
+
+Napi::Value open_model_async(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Napi::Object object = read_object(info[0], "the model spec");
+  auto spec = std::make_shared<ModelSpec>();
+  spec->backend = read_string(object, "backend");
+  spec->isa = read_string(object, "isa");
+  spec->threads = static_cast<int>(read_integer(object, "threads", 0, 1024));
+  const std::string dtype = read_string(object, "dtype");
+  spec->keep_dtype = dtype == "auto";
+  if (!spec->keep_dtype) spec->dtype = read_dtype(env, dtype);
+  spec->files = read_strings(object, "files");
+  spec->shape = read_shape(object);
+  spec->tensors = read_tensors(object, "tensors");
+  spec->heads = read_heads(object);
+
+  // The counter lives in memory that JavaScript shares with us: it is held until loading is over.
+  size_t length = 0;
+  int32_t* progress = read_data<int32_t>(object.Get("progress"), "progress", &length);
+  if (length < 2) throw_argument(env, "progress needs two entries");
+  static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t), "an atomic int is laid out as an int");
+  spec->loaded = reinterpret_cast<std::atomic<int32_t>*>(progress);
+  spec->cancel = reinterpret_cast<std::atomic<int32_t>*>(progress + 1);
+  auto held = std::make_shared<Napi::ObjectReference>(Napi::Persistent(object.Get("progress").As<Napi::Object>()));
+
+  auto model = std::make_shared<std::shared_ptr<Model>>();
+  auto* worker = new PhaseWorker(env, "gorgon.openModel", {});
+  worker->run = [spec, model] { return Model::open(*spec, model.get()); };
+  worker->result = [model, held](Napi::Env result_env) { return wrap_model(result_env, std::move(*model)); };
+  return worker->start();
+}
+
+Napi::Value model_info(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Model& model = *open_model(info[0])->owner;
+  auto object = Napi::Object::New(env);
+  object.Set("backend", Napi::String::New(env, model.backend().name));
+  object.Set("isa", Napi::String::New(env, model.backend().isa));
+  object.Set("threads", Napi::Number::New(env, model.threads()));
+  object.Set("dtype", Napi::String::New(env, dtype_name(model.weights().dtype)));
+  object.Set("weightBytes", Napi::Number::New(env, static_cast<double>(model.weights().bytes)));
+  object.Set("headsBytes", Napi::Number::New(env, static_cast<double>(model.weights().heads_bytes)));
+  const KvCache empty(model.kv_shape());
+  object.Set("kvBytesPerToken", Napi::Number::New(env, static_cast<double>(empty.layer_bytes(1) * model.shape().layers)));
+  return object;
+}
+
+Napi::Value open_session(const Napi::CallbackInfo& info) {
+  return wrap_session(info.Env(), std::make_shared<Session>(open_model(info[0])->owner));
+}
+
+Napi::Value begin_prefill(const Napi::CallbackInfo& info) {
+  const Napi::Object object = read_object(info[0], "the request");
+  const auto session = idle_session(object.Get("session"));
+  PrefillSpec spec;
+  spec.tokens = read_array<int32_t>(object, "tokens");
+  spec.sampling = read_sampling(read_object(object.Get("sampling"), "sampling"));
+  spec.compression = read_compression(object.Get("compression"));
+  spec.medusa_heads = read_integer(object, "medusaHeads", 0, kMaxTreeNodes);
+  spec.top_k = read_integer(object, "topK", 0, 64);
+  throw_unless_ok(info.Env(), session->owner->begin_prefill(std::move(spec)));
+  return info.Env().Undefined();
+}
+
+Napi::Value prefill(const Napi::CallbackInfo& info) {
+  const Napi::Array batch = read_batch(info);
+  SessionList sessions;
+  for (uint32_t i = 0; i < batch.Length(); ++i) sessions.add(batch.Get(i));
+  auto steps = std::make_shared<std::vector<PrefillProgress>>(batch.Length());
+  auto* worker = new PhaseWorker(info.Env(), "gorgon.prefill", sessions.handles());
+  worker->run = [owners = sessions.owners(), steps] {
+    const std::lock_guard<std::mutex> lock(owners[0]->model().mutex());
+    for (size_t i = 0; i < owners.size(); ++i) GORGON_TRY(owners[i]->prefill(&(*steps)[i]));
+    return Status();
+  };
+  worker->result = [steps](Napi::Env env) {
+    return write_list(env, *steps, [&](const PrefillProgress& step) {
+      auto object = Napi::Object::New(env);
+      object.Set("done", Napi::Number::New(env, static_cast<double>(step.done)));
+      object.Set("total", Napi::Number::New(env, static_cast<double>(step.total)));
+      object.Set("result", env.Null());
+      if (step.drafts) {
+        auto result = Napi::Object::New(env);
+        result.Set("drafts", write_drafts(env, *step.drafts));
+        result.Set("compression", write_report(env, step.compression, step.compression && !step.compression->kept.empty()));
+        object.Set("result", result);
+      }
+      return object;
+    });
+  };
+  return worker->start();
+}
+
+Napi::Value verify(const Napi::CallbackInfo& info) {
+  const Napi::Array batch = read_batch(info);
+  SessionList sessions;
+  auto items = std::make_shared<std::vector<VerifyItem>>();
+  for (uint32_t i = 0; i < batch.Length(); ++i) {
+    const Napi::Object object = read_object(batch.Get(i), "the request");
+    sessions.add(object.Get("session"));
+    items->push_back({sessions.owners().back().get(), read_array<int32_t>(object, "tokens"), read_array<int32_t>(object, "parents"),
+                      read_bool(object, "typical")});
+  }
+  auto posteriors = std::make_shared<std::vector<Posterior>>();
+  auto* worker = new PhaseWorker(info.Env(), "gorgon.verify", sessions.handles());
+  worker->run = [owners = sessions.owners(), items, posteriors] {
+    const std::lock_guard<std::mutex> lock(owners[0]->model().mutex());
+    return Session::verify(*items, posteriors.get());
+  };
+  worker->result = [posteriors](Napi::Env env) {
+    return write_list(env, *posteriors, [&](const Posterior& posterior) { return write_posterior(env, posterior); });
+  };
+  return worker->start();
+}
+
+Napi::Value commit(const Napi::CallbackInfo& info) {
+  const Napi::Array batch = read_batch(info);
+  SessionList sessions;
+  auto items = std::make_shared<std::vector<CommitItem>>();
+  for (uint32_t i = 0; i < batch.Length(); ++i) {
+    const Napi::Object object = read_object(batch.Get(i), "the request");
+    sessions.add(object.Get("session"));
+    items->push_back({sessions.owners().back().get(), read_array<int32_t>(object, "path"), read_integer(object, "medusaHeads", 0, kMaxTreeNodes),
+                      read_integer(object, "topK", 0, 64)});
+  }
+  auto drafts = std::make_shared<std::vector<Drafts>>();
+  auto* worker = new PhaseWorker(info.Env(), "gorgon.commit", sessions.handles());
+  worker->run = [owners = sessions.owners(), items, drafts] {
+    const std::lock_guard<std::mutex> lock(owners[0]->model().mutex());
+    return Session::commit(*items, drafts.get());
+  };
+  worker->result = [drafts](Napi::Env env) {
+    return write_list(env, *drafts, [&](const Drafts& draft) { return write_drafts(env, draft); });
+  };
+  return worker->start();
+}
+
+Napi::Value session_info(const Napi::CallbackInfo& info) {
+  const Session& session = *idle_session(info[0])->owner;
+  auto object = Napi::Object::New(info.Env());
+  object.Set("position", Napi::Number::New(info.Env(), static_cast<double>(session.position())));
+  object.Set("rows", Napi::Number::New(info.Env(), static_cast<double>(session.rows())));
+  object.Set("bytes", Napi::Number::New(info.Env(), static_cast<double>(session.cache_bytes())));
+  return object;
+}
+
+}  // namespace gorgon

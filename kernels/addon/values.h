@@ -1,0 +1,115 @@
+// JavaScript values to C++ and back: every read is checked, since what arrives here may be anything.
+#pragma once
+
+#include <napi.h>
+
+#include <string>
+#include <vector>
+
+#include "addon/errors.h"
+#include "common/dtype.h"
+
+namespace gorgon {
+
+[[noreturn]] inline void throw_argument(Napi::Env env, const std::string& what) {
+  throw to_error(env, {StatusCode::kArgument, what});
+}
+
+inline Napi::Object read_object(const Napi::Value& value, const char* what) {
+  if (!value.IsObject()) throw_argument(value.Env(), std::string(what) + " is not an object");
+  return value.As<Napi::Object>();
+}
+
+inline double read_number(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  if (!value.IsNumber()) throw_argument(object.Env(), std::string(name) + " is not a number");
+  return value.As<Napi::Number>().DoubleValue();
+}
+
+/** A whole number that fits an int64 exactly. */
+inline int64_t read_integer(const Napi::Object& object, const char* name) {
+  const double value = read_number(object, name);
+  if (!(value >= -9007199254740991.0 && value <= 9007199254740991.0) || value != static_cast<double>(static_cast<int64_t>(value))) {
+    throw_argument(object.Env(), std::string(name) + " is not a whole number");
+  }
+  return static_cast<int64_t>(value);
+}
+
+/** A whole number in [low, high]. */
+inline int64_t read_integer(const Napi::Object& object, const char* name, int64_t low, int64_t high) {
+  const int64_t value = read_integer(object, name);
+  if (value < low || value > high) {
+    throw_argument(object.Env(), std::string(name) + " is " + std::to_string(value) + ", not in [" + std::to_string(low) + ", " +
+                                     std::to_string(high) + "]");
+  }
+  return value;
+}
+
+inline bool read_bool(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  if (!value.IsBoolean()) throw_argument(object.Env(), std::string(name) + " is not a boolean");
+  return value.As<Napi::Boolean>().Value();
+}
+
+inline std::string read_string(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  if (!value.IsString()) throw_argument(object.Env(), std::string(name) + " is not a string");
+  return value.As<Napi::String>().Utf8Value();
+}
+
+template <class T>
+struct ArrayKind;
+template <>
+struct ArrayKind<int32_t> {
+  static constexpr napi_typedarray_type kType = napi_int32_array;
+  static constexpr const char* kName = "Int32Array";
+};
+template <>
+struct ArrayKind<float> {
+  static constexpr napi_typedarray_type kType = napi_float32_array;
+  static constexpr const char* kName = "Float32Array";
+};
+template <>
+struct ArrayKind<uint8_t> {
+  static constexpr napi_typedarray_type kType = napi_uint8_array;
+  static constexpr const char* kName = "Uint8Array";
+};
+
+/** The bytes of a typed array where they are. */
+template <class T>
+T* read_data(const Napi::Value& value, const char* what, size_t* length) {
+  bool is_array = false;
+  napi_is_typedarray(value.Env(), value, &is_array);
+  if (is_array) {
+    napi_typedarray_type type;
+    void* data = nullptr;
+    if (napi_get_typedarray_info(value.Env(), value, &type, length, &data, nullptr, nullptr) == napi_ok && type == ArrayKind<T>::kType) {
+      return static_cast<T*>(data);
+    }
+  }
+  throw_argument(value.Env(), std::string(what) + " is not an " + ArrayKind<T>::kName);
+}
+
+/** A copy of a typed array. */
+template <class T>
+std::vector<T> read_array(const Napi::Object& object, const char* name) {
+  size_t length = 0;
+  const T* data = read_data<T>(object.Get(name), name, &length);
+  return length == 0 ? std::vector<T>() : std::vector<T>(data, data + length);
+}
+
+template <class T>
+Napi::Value write_array(Napi::Env env, const std::vector<T>& values) {
+  auto array = Napi::TypedArrayOf<T>::New(env, values.size());
+  if (!values.empty()) std::memcpy(array.Data(), values.data(), values.size() * sizeof(T));
+  return array;
+}
+
+inline DType read_dtype(Napi::Env env, const std::string& name) {
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+    if (name == dtype_name(dtype)) return dtype;
+  }
+  throw to_error(env, {StatusCode::kDtype, "dtype \"" + name + "\" is not one of f32, f16, bf16"});
+}
+
+}  // namespace gorgon

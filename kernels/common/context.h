@@ -1,0 +1,40 @@
+// What an operation runs with: on the CPU, a team of threads and memory it may scribble on.
+#pragma once
+
+#include "common/aligned_buffer.h"
+#include "common/parallel.h"
+#include "common/status.h"
+
+namespace gorgon {
+
+/** What the operations of a backend run with; made by it, used by one call at a time. */
+struct Context {
+  virtual ~Context() = default;
+  virtual int threads() const = 0;
+};
+
+/** Memory reused from call to call; what it holds between calls means nothing. */
+class Scratch {
+ public:
+  /** At least `count` values of T, zeroed only when the memory is new. */
+  template <class T>
+  Status get(int64_t count, T** out) {
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+    if (buffer_.bytes() < bytes) GORGON_TRY(buffer_.allocate(bytes + bytes / 4, "scratch memory"));
+    *out = buffer_.as<T>();
+    return {};
+  }
+  int64_t bytes() const { return buffer_.bytes(); }
+
+ private:
+  AlignedBuffer buffer_;
+};
+
+struct CpuContext : Context {
+  explicit CpuContext(int threads) : pool(threads) {}
+  int threads() const override { return pool.threads(); }
+  ThreadPool pool;
+  Scratch scratch;
+};
+
+}  // namespace gorgon

@@ -1,0 +1,145 @@
+// attention_state: attention over some of the keys as a small value, and the merge that makes two such values one.
+//
+//   state of a query over keys J:  m = max over J of s_j,  l = sum of e^(s_j - m),  o[d] = sum of e^(s_j - m) v_j[d]
+//   out = o / l
+//
+// Keys are taken in chunks of kChunkKeys, counted from the first row of the cache, so that the grouping of a query's sums depends on the
+// number of keys before it and on nothing else: not on the rows of the call, the tree, or the prompt's chunks. Partial states are merged
+// in chunk order. An empty state (no visible key) has m = -infinity and changes nothing.
+// Source: flashinfer-ai/flashinfer:docs/tutorials/recursive_attention.rst
+#pragma once
+
+#include "common/simd.h"
+#include "ops/kv_layout.h"
+#include "ops/tile_product.h"
+
+namespace gorgon::GORGON_ISA {
+
+/** A multiple of kRowGroup. */
+constexpr int64_t kChunkKeys = 128;
+/** Query rows that go over a chunk together: their scores stay in the first-level cache. */
+constexpr int64_t kBlockQueries = 48;
+
+/** Floats of one state: m, l, 14 unused so that o is aligned, then o padded to whole tiles. */
+static inline int64_t state_floats(int64_t head_dim) { return kLanes + round_up(head_dim, kTileDepth); }
+
+/** Some neighbouring keys of a chunk. */
+struct KeySegment {
+  PackedMatrix k;
+  PackedMatrix v;
+  int64_t groups;
+};
+
+/** A block of query rows of one KV head and the keys each may see, counted from the chunk's first key. */
+struct ChunkQueries {
+  /** f32 [rows, q_stride]: heads padded with zeros to whole tiles. */
+  const float* q;
+  int64_t q_stride;
+  int64_t rows;
+  /** i32 [rows] each: visible keys are [begin, end). */
+  const int32_t* begin;
+  const int32_t* end;
+};
+
+/** Turns scores [0, keys) into weights e^(s - max), zero outside [begin, end); returns max and sum. bf16 caches get bf16 weights. */
+static inline void scores_to_weights(float* scores, int64_t keys, int32_t begin, int32_t end, float scale, bool as_bf16, float* max_out,
+                                     float* sum_out) {
+  const float lowest = -INFINITY;
+  if (begin < 0) begin = 0;
+  F32x16 top = broadcast(lowest);
+  for (int64_t j = 0; j < keys; j += kLanes) {
+    F32x16 s = load(scores + j) * broadcast(scale);
+    s = first_lanes(s, static_cast<int>(end - j), lowest);
+    if (begin > j) {  // the keys before `begin` are out of the attention window
+      const F32x16 outside = first_lanes(broadcast(lowest), static_cast<int>(begin - j), INFINITY);
+      s = select_below(outside, 0.0f, outside, s);
+    }
+    store(scores + j, s);
+    top = max(top, s);
+  }
+  const float m = reduce_max(top);
+  *max_out = m;
+  if (m == lowest) {
+    for (int64_t j = 0; j < keys; j += kLanes) store(scores + j, zero());
+    *sum_out = 0.0f;
+    return;
+  }
+  F32x16 sum = zero();
+  for (int64_t j = 0; j < keys; j += kLanes) {
+    const F32x16 p = exp(load(scores + j) - broadcast(m));
+    sum = sum + p;
+    store(scores + j, as_bf16 ? round_bf16(p) : p);
+  }
+  *sum_out = reduce_sum(sum);
+}
+
+/** States of at most kBlockQueries rows over one chunk; `states` is [rows][state_floats]. */
+static inline void attend_chunk(const ChunkQueries& queries, const KeySegment* segments, int segment_count, int64_t head_dim, float scale,
+                                float* states) {
+  alignas(64) float scores[kBlockQueries * kChunkKeys];
+  const DType dtype = segments[0].k.dtype;
+  const int64_t stride = state_floats(head_dim);
+  int64_t keys = 0;
+  for (int i = 0; i < segment_count; ++i) {
+    tile_product(queries.q, queries.q_stride, queries.rows, segments[i].k, 0, 2 * segments[i].groups, scores + keys, kChunkKeys, false);
+    keys += segments[i].groups * kRowGroup;
+  }
+  for (int64_t row = 0; row < queries.rows; ++row) {
+    float* state = states + row * stride;
+    scores_to_weights(scores + row * kChunkKeys, keys, queries.begin[row], queries.end[row], scale, dtype == DType::kBf16, &state[0],
+                      &state[1]);
+  }
+  int64_t first = 0;
+  for (int i = 0; i < segment_count; ++i) {
+    PackedMatrix v = segments[i].v;
+    v.depth = segments[i].groups * kRowGroup;
+    tile_product(scores + first, kChunkKeys, queries.rows, v, 0, v.column_blocks(), states + kLanes, stride, i > 0);
+    first += v.depth;
+  }
+}
+
+/** Adds the state `part`, over later keys, to `state`. */
+static inline void merge_state(float* state, const float* part, int64_t head_dim) {
+  if (part[1] == 0.0f) return;
+  const int64_t width = round_up(head_dim, kLanes);
+  if (state[1] == 0.0f) {
+    std::memcpy(state, part, (kLanes + width) * sizeof(float));
+    return;
+  }
+  const float m = state[0] > part[0] ? state[0] : part[0];
+  const float keep = exp1(state[0] - m), take = exp1(part[0] - m);
+  state[0] = m;
+  state[1] = state[1] * keep + part[1] * take;
+  for (int64_t d = 0; d < width; d += kLanes) {
+    store(state + kLanes + d, fma(load(state + kLanes + d), broadcast(keep), load(part + kLanes + d) * broadcast(take)));
+  }
+}
+
+/** out[d] = o[d] / l, as bf16 values if asked; zeros for an empty state. */
+static inline void finish_state(const float* state, int64_t head_dim, bool as_bf16, float* out) {
+  alignas(64) float row[kMaxHeadDim];
+  const F32x16 l = broadcast(state[1] == 0.0f ? 1.0f : state[1]);
+  for (int64_t d = 0; d < head_dim; d += kLanes) {
+    const F32x16 value = load(state + kLanes + d) / l;
+    store(row + d, as_bf16 ? round_bf16(value) : value);
+  }
+  std::memcpy(out, row, head_dim * sizeof(float));
+}
+
+/** First row a query at `position` sees through an attention window: 0 without one. Rows [0, rows) of `positions` are committed. */
+static inline int64_t first_visible_row(const int32_t* positions, int64_t rows, int64_t position, int64_t window) {
+  if (window <= 0 || positions == nullptr) return 0;
+  const int64_t oldest = position - window + 1;
+  int64_t low = 0, high = rows;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (positions[middle] < oldest) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+}  // namespace gorgon::GORGON_ISA

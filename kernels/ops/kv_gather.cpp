@@ -1,0 +1,19 @@
+// kv_gather on the CPU: a task moves the rows of one KV head, in rising order.
+#include "ops/kv_gather.h"
+
+namespace gorgon::GORGON_ISA {
+
+Status kv_gather_cpu(const KvGatherArgs& args, CpuContext& context) {
+  context.pool.run(args.kv_heads, [&](int64_t kv_head, int) {
+    const MutableKvHead& head = args.heads[kv_head];
+    const int32_t* rows = args.rows + kv_head * args.rows_stride;
+    for (int64_t i = 0; i < args.count; ++i) {
+      if (rows[i] == i) continue;
+      copy_kv_row(args.dtype, args.head_dim, head.k, head.v, args.first + rows[i], head.k, head.v, args.first + i);
+      if (head.positions != nullptr) head.positions[args.first + i] = head.positions[args.first + rows[i]];
+    }
+  });
+  return {};
+}
+
+}  // namespace gorgon::GORGON_ISA

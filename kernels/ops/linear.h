@@ -1,0 +1,48 @@
+// linear: rows times the transpose of a packed weight.
+//
+//   out[m, n] = (add ? out[m, n] : 0) + bias[n] + sum over k of x[m, k] * w[n, k]
+//
+//   x     f32            [M, K]  x_stride floats from row to row, at least K rounded up to 32, zeros past K;
+//                                holds bf16 values when w is bf16 (the producer rounds)
+//   w     f32|f16|bf16   [N, K]  packed (common/packed.h)
+//   bias  f32            [N]     or null
+//   out   f32            [M, N]  out_stride floats from row to row; does not alias x
+//
+// Limits      M >= 1.
+// Numerics    f32 accumulation in the order of common/packed.h; then bias; then out (the residual) is added last.
+// Row result  independent of M, of the threads and of the instruction set, bit for bit.
+// Cost        reads N*K weights once per call; 2*M*N*K flops.
+// Errors      ERR_OUT_OF_MEMORY.
+// Source      tile order: AMX TDPBF16PS as two chains of fused multiply-adds (Intel SDM, "TDPBF16PS").
+// See         test/oracle/linear.ts, bench/kernels/linear.bench.ts
+#pragma once
+
+#include "common/context.h"
+#include "common/packed.h"
+
+namespace gorgon {
+
+struct LinearArgs {
+  const float* x;
+  int64_t x_stride;
+  int64_t rows;
+  PackedMatrix w;
+  const float* bias;
+  float* out;
+  int64_t out_stride;
+  bool add;
+};
+
+#ifdef GORGON_ISA
+namespace GORGON_ISA {
+Status linear_cpu(const LinearArgs& args, CpuContext& context);
+}
+#endif
+
+/**
+ * Packs rows [first, last) of a row-major [columns, depth] weight into the tiles of a packed one, row n as column `offset` + n: several
+ * weights of one input become one product. `source` may be unaligned.
+ */
+void pack_columns(const void* source, DType from, std::byte* tiles, DType to, int64_t depth, int64_t offset, int64_t first, int64_t last);
+
+}  // namespace gorgon

@@ -1,0 +1,40 @@
+// rms_norm: root-mean-square normalisation of rows.
+//
+//   out[m, i] = x[m, i] / sqrt(mean over i of x[m, i]^2 + eps) * weight[i]
+//
+//   x       f32 [M, x_stride]
+//   weight  f32 [C]
+//   out     f32 [M, out_stride]  may be x; only C values of a row are written; bf16 values if `as_bf16`
+//
+// Limits      M >= 1, C >= 1.
+// Numerics    f32; 16 partial sums of squares per row, added as a tree.
+// Row result  independent of M, of the threads and of the instruction set, bit for bit.
+// Cost        reads and writes M*C values.
+// Errors      none.
+// Source      "Root Mean Square Layer Normalization" paper.
+// See         test/oracle/rms-norm.ts
+#pragma once
+
+#include "common/context.h"
+
+namespace gorgon {
+
+struct RmsNormArgs {
+  const float* x;
+  int64_t x_stride;
+  int64_t rows;
+  int64_t width;
+  const float* weight;
+  float eps;
+  bool as_bf16;
+  float* out;
+  int64_t out_stride;
+};
+
+#ifdef GORGON_ISA
+namespace GORGON_ISA {
+Status rms_norm_cpu(const RmsNormArgs& args, CpuContext& context);
+}
+#endif
+
+}  // namespace gorgon

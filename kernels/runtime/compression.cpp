@@ -1,0 +1,101 @@
+// The three policies: SnapKV lets the window's queries vote, H2O all queries, StreamingLLM nobody.
+#include "runtime/compression.h"
+
+#include <chrono>
+
+#include "ops/attention_votes.h"
+#include "ops/kv_gather.h"
+
+namespace gorgon {
+
+namespace {
+
+/** Rows a cache may grow by before it has to be moved: some decode steps. */
+constexpr int64_t kSpareRows = 256;
+
+}  // namespace
+
+Compression::Compression(Model& model, const CompressionSpec& spec, int64_t rows, int64_t tokens)
+    : model_(model), spec_(spec), rows_(rows), tokens_(tokens) {
+  report_.rows_before = total_rows();
+  report_.rows_kept = spec.budget;
+}
+
+Status Compression::begin_layer() {
+  const ModelShape& shape = model_.shape();
+  if (spec_.policy == KvPolicy::kStreaming) return {};
+  const int64_t votes_bytes = shape.query_heads * total_rows() * static_cast<int64_t>(sizeof(float));
+  if (votes_.bytes() == 0) {
+    GORGON_TRY(votes_.allocate(votes_bytes, "attention votes"));
+  } else {
+    std::memset(votes_.data(), 0, votes_bytes);
+  }
+  if (spec_.policy == KvPolicy::kSnapkv && window_queries_.bytes() == 0) {
+    GORGON_TRY(window_queries_.allocate(voting_tokens() * model_.query_stride() * static_cast<int64_t>(sizeof(float)), "window queries"));
+  }
+  return {};
+}
+
+Status Compression::see_chunk(int64_t layer, const KvCache& cache, int64_t position, int64_t first, int64_t count) {
+  if (spec_.policy == KvPolicy::kH2o) {
+    return vote(layer, cache, model_.queries(), first, count, position, rows_ + first + count);
+  }
+  if (spec_.policy == KvPolicy::kSnapkv) {
+    const int64_t window_first = tokens_ - voting_tokens();
+    const int64_t from = first > window_first ? first : window_first;
+    if (from < first + count) {
+      std::memcpy(window_queries_.as<float>() + (from - window_first) * model_.query_stride(),
+                  model_.queries() + (from - first) * model_.query_stride(),
+                  (first + count - from) * model_.query_stride() * sizeof(float));
+    }
+  }
+  return {};
+}
+
+Status Compression::vote(int64_t layer, const KvCache& cache, const float* q, int64_t first, int64_t count, int64_t position, int64_t vote_rows) {
+  const ModelShape& shape = model_.shape();
+  return model_.backend().attention_votes(
+      {q, cache.const_heads(layer), model_.weights().dtype, count, rows_ + first, shape.query_heads, shape.kv_heads, shape.head_dim, position + first,
+       shape.sliding_windows[layer], vote_rows, votes_.as<float>(), total_rows()},
+      model_.context());
+}
+
+Status Compression::finish_layer(int64_t layer, KvCache& cache, int64_t position) {
+  const auto start = std::chrono::steady_clock::now();
+  const ModelShape& shape = model_.shape();
+  const int64_t total = total_rows(), budget = spec_.budget;
+  chosen_.resize(shape.kv_heads * budget);
+  if (spec_.policy == KvPolicy::kStreaming) {
+    for (int64_t h = 0; h < shape.kv_heads; ++h) {
+      for (int64_t i = 0; i < budget; ++i) chosen_[h * budget + i] = static_cast<int32_t>(i < spec_.sinks ? i : total - budget + i);
+    }
+  } else {
+    const int64_t prefix = total - spec_.window;
+    if (spec_.policy == KvPolicy::kSnapkv) {
+      const int64_t first = tokens_ - voting_tokens();
+      GORGON_TRY(vote(layer, cache, window_queries_.as<float>(), first, voting_tokens(), position, prefix));
+    }
+    GORGON_TRY(model_.backend().snapkv_select({votes_.as<float>(), total, shape.query_heads, shape.kv_heads, prefix, spec_.pool, spec_.pool_size,
+                                               spec_.group_reduce, budget - spec_.window, chosen_.data(), budget},
+                                              model_.context()));
+    for (int64_t h = 0; h < shape.kv_heads; ++h) {
+      for (int64_t i = budget - spec_.window; i < budget; ++i) chosen_[h * budget + i] = static_cast<int32_t>(total - budget + i);
+    }
+  }
+  if (spec_.report_kept) {
+    for (int64_t h = 0; h < shape.kv_heads; ++h) {
+      const int32_t* positions = cache.const_heads(layer)[h].positions;
+      for (int64_t i = 0; i < budget; ++i) report_.kept.push_back(positions[chosen_[h * budget + i]]);
+    }
+  }
+  GORGON_TRY(model_.backend().kv_gather(
+      {cache.heads(layer), shape.kv_heads, shape.head_dim, model_.weights().dtype, 0, chosen_.data(), budget, budget}, model_.context()));
+  cache.set_rows(layer, budget);
+  GORGON_TRY(cache.shrink(layer, kSpareRows));
+  report_.bytes_before += cache.layer_bytes(total);
+  report_.bytes_after += cache.layer_bytes(budget);
+  report_.ms += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return {};
+}
+
+}  // namespace gorgon

@@ -1,0 +1,151 @@
+// Session: one generation: its cache, its position, and the phases, which run for lists of sessions.
+//
+//   begin_prefill -> prefill … prefill (one chunk of one layer a call) -> verify -> commit -> verify -> commit …    and again for the next turn
+//
+// Between commit and verify a session holds K and V of exactly its committed tokens and the normalised hidden row of the last one. The next
+// token, the root, is chosen but not committed.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "ops/posterior.h"
+#include "runtime/compression.h"
+
+namespace gorgon {
+
+/** SamplingParams with the memory its pointers point to. */
+struct SamplingSpec {
+  SamplingParams params;
+  std::vector<int32_t> bias_ids;
+  std::vector<float> bias_values;
+  std::vector<int32_t> suppressed_ids;
+  int32_t logprobs = -1;
+};
+
+struct PrefillSpec {
+  std::vector<int32_t> tokens;
+  SamplingSpec sampling;
+  std::optional<CompressionSpec> compression;
+  int64_t medusa_heads = 0;
+  int64_t top_k = 0;
+};
+
+/** Of chosen tokens, under the unwarped distribution: one entry, and `n` best, per row. */
+struct Logprobs {
+  std::vector<float> chosen;
+  std::vector<int32_t> top_ids;
+  std::vector<float> top_values;
+};
+
+struct Drafts {
+  int32_t root = 0;
+  /** [M, K]. */
+  std::vector<int32_t> tokens;
+  std::optional<Logprobs> logprobs;
+};
+
+struct PrefillProgress {
+  int64_t done = 0;
+  int64_t total = 0;
+  /** Set by the last chunk. */
+  std::optional<Drafts> drafts;
+  std::optional<CompressionReport> compression;
+};
+
+struct Posterior {
+  std::vector<int32_t> chosen;
+  std::vector<float> token_prob, entropy;
+  std::optional<Logprobs> logprobs;
+  /** [N] of each node's own token after its parent, with logprobs. */
+  std::vector<float> token_logprob;
+};
+
+class Session;
+
+struct VerifyItem {
+  Session* session;
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> parents;
+  bool typical;
+};
+
+struct CommitItem {
+  Session* session;
+  std::vector<int32_t> path;
+  int64_t medusa_heads;
+  int64_t top_k;
+};
+
+class Session {
+ public:
+  explicit Session(std::shared_ptr<Model> model);
+
+  Model& model() { return *model_; }
+  int64_t position() const { return static_cast<int64_t>(tokens_.size()); }
+  int64_t rows() const { return cache_.rows(0); }
+  int64_t cache_bytes() const { return cache_.bytes(); }
+
+  /** Checks and remembers a turn; does no work. A prompt that was never finished is dropped first, if nothing of it was compressed yet. */
+  Status begin_prefill(PrefillSpec spec);
+
+  // The phases take sessions of one model, each at most once, and hold its mutex. A session whose phase failed can only be closed.
+
+  /** One chunk of one layer. */
+  Status prefill(PrefillProgress* out);
+  static Status verify(const std::vector<VerifyItem>& batch, std::vector<Posterior>* out);
+  static Status commit(const std::vector<CommitItem>& batch, std::vector<Drafts>* out);
+
+ private:
+  enum class State { kIdle, kPrefilling, kReady, kVerified, kFailed };
+
+  /** The turn that is being prefilled. */
+  struct Turn {
+    /** f32 [T, hidden_stride]: every token's residual stream; layers run over it in place. */
+    AlignedBuffer hidden;
+    std::unique_ptr<Compression> compression;
+    int64_t medusa_heads = 0;
+    int64_t top_k = 0;
+    std::vector<int32_t> tokens;
+    int64_t layer = 0;
+    int64_t first = 0;
+    /** Rows of each layer before the turn. */
+    std::vector<int64_t> rows_before;
+  };
+
+  /** The tree that was verified last. */
+  struct Tree {
+    std::vector<int32_t> tokens, parents, depths, paths;
+    int64_t path_stride = 0;
+    Posterior posterior;
+    int64_t nodes() const { return static_cast<int64_t>(tokens.size()); }
+  };
+
+  Status run_chunk(Turn& turn, int64_t count);
+  Status finish_prefill(Turn& turn, PrefillProgress* out);
+  Status check_verify(const VerifyItem& item);
+  static Tree tree_of(const VerifyItem& item);
+  static Status verify_pass(const VerifyItem* items, size_t count, Posterior* out);
+  Status check_commit(const CommitItem& item) const;
+  /** Fills the parts of a posterior node that come from the session. */
+  PosteriorNode posterior_node(const float* logits) const;
+  void count_output(int32_t token);
+
+  std::shared_ptr<Model> model_;
+  KvCache cache_;
+  State state_ = State::kIdle;
+  std::optional<Turn> turn_;
+  Tree tree_;
+  /** f32 [N, hidden_stride]: normalised hidden rows of the verified nodes, or of the prompt's last token. */
+  AlignedBuffer hidden_;
+  /** Committed, over all turns. */
+  std::vector<int32_t> tokens_;
+  SamplingSpec sampling_;
+  int64_t generated_ = 0;
+  /** Empty unless a penalty needs them. */
+  std::vector<uint8_t> in_prompt_;
+  std::vector<int32_t> output_counts_;
+};
+
+}  // namespace gorgon

@@ -1,0 +1,197 @@
+// Loading: every byte range is checked against its file and every shape against the model before anything is read.
+#include "runtime/weights.h"
+
+#include <memory>
+
+namespace gorgon {
+
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+/** One set of files and the tensors in them: the model's, or the heads'. */
+class TensorSource {
+ public:
+  TensorSource(const std::vector<std::string>& paths, const std::map<std::string, TensorSlice>& tensors) : paths_(paths), tensors_(tensors) {}
+
+  Status open() {
+    files_.resize(paths_.size());
+    for (size_t i = 0; i < paths_.size(); ++i) GORGON_TRY(files_[i].open(paths_[i]));
+    return {};
+  }
+
+  bool has(const std::string& name) const { return tensors_.count(name) != 0; }
+
+  /** The tensor's first byte, after checking that it exists, has this shape and lies within its file. */
+  Status find(const std::string& name, const std::vector<int64_t>& shape, const TensorSlice** slice, const void** data) const {
+    const auto it = tensors_.find(name);
+    if (it == tensors_.end()) return {StatusCode::kShape, "tensor \"" + name + "\" is missing from the model"};
+    const TensorSlice& tensor = it->second;
+    if (tensor.shape != shape) {
+      return {StatusCode::kShape, "tensor \"" + name + "\" is " + shape_text(tensor.shape) + ", expected " + shape_text(shape)};
+    }
+    if (tensor.file < 0 || tensor.file >= static_cast<int64_t>(files_.size())) {
+      return {StatusCode::kArgument, "tensor \"" + name + "\" names file " + std::to_string(tensor.file) + " of " + std::to_string(files_.size())};
+    }
+    int64_t bytes = dtype_size(tensor.dtype);
+    for (const int64_t extent : shape) {
+      if (extent < 0 || __builtin_mul_overflow(bytes, extent, &bytes)) return {StatusCode::kShape, "tensor \"" + name + "\" is too large"};
+    }
+    if (tensor.begin < 0 || tensor.end < tensor.begin || tensor.end - tensor.begin != bytes || tensor.end > files_[tensor.file].bytes()) {
+      return {StatusCode::kShape, "tensor \"" + name + "\" claims bytes " + std::to_string(tensor.begin) + " to " + std::to_string(tensor.end) +
+                                      " of a file of " + std::to_string(files_[tensor.file].bytes()) + ", and needs " + std::to_string(bytes)};
+    }
+    *slice = &tensor;
+    *data = files_[tensor.file].data() + tensor.begin;
+    return {};
+  }
+
+  MappedFile take_file(int64_t index) { return std::move(files_[index]); }
+
+ private:
+  const std::vector<std::string>& paths_;
+  const std::map<std::string, TensorSlice>& tensors_;
+  std::vector<MappedFile> files_;
+};
+
+class Loader {
+ public:
+  Loader(const ModelSpec& spec, const TensorSource& source, DType dtype, ThreadPool& pool)
+      : spec_(spec), source_(source), dtype_(dtype), pool_(pool) {}
+
+  /** A vector as f32. */
+  Status vector(const std::string& name, int64_t size, std::vector<float>* out) {
+    const TensorSlice* slice;
+    const void* data;
+    GORGON_TRY(source_.find(name, {size}, &slice, &data));
+    out->resize(size);
+    for (int64_t i = 0; i < size; ++i) (*out)[i] = load_element(slice->dtype, data, i);
+    bytes_ += size * 4;
+    return count();
+  }
+
+  Status optional_vector(const std::string& name, int64_t size, std::vector<float>* out) {
+    if (source_.has(name)) return vector(name, size, out);
+    return {};
+  }
+
+  struct Part {
+    std::string name;
+    int64_t columns;
+  };
+
+  /** Weights of one input, packed side by side; a part's bias is `name` + "_bias" (or `bias_name`), zeros where only others have one. */
+  Status packed(const std::vector<Part>& parts, int64_t depth, PackedWeight* out, const std::string& bias_name = {}) {
+    int64_t columns = 0;
+    for (const Part& part : parts) columns += part.columns;
+    const int64_t bytes = packed_weight_bytes(dtype_, columns, depth);
+    GORGON_TRY(out->tiles.allocate(bytes, "weights"));
+    out->matrix = packed_weight(out->tiles.data(), dtype_, columns, depth);
+    bytes_ += bytes;
+    int64_t offset = 0;
+    for (const Part& part : parts) {
+      const TensorSlice* slice;
+      const void* data;
+      GORGON_TRY(source_.find(part.name, {part.columns, depth}, &slice, &data));
+      pool_.run_ranges(divide_up(part.columns, kTileColumns), [&](int64_t begin, int64_t end, int) {
+        const int64_t last = end * kTileColumns < part.columns ? end * kTileColumns : part.columns;
+        pack_columns(data, slice->dtype, out->tiles.data(), dtype_, depth, offset, begin * kTileColumns, last);
+      });
+      std::vector<float> bias;
+      GORGON_TRY(optional_vector(bias_name.empty() ? part.name + "_bias" : bias_name, part.columns, &bias));
+      if (!bias.empty()) {
+        out->bias.resize(columns);
+        std::memcpy(out->bias.data() + offset, bias.data(), bias.size() * sizeof(float));
+      }
+      offset += part.columns;
+      GORGON_TRY(count());
+    }
+    return {};
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  Status count() {
+    if (spec_.loaded != nullptr) spec_.loaded->fetch_add(1);
+    if (spec_.cancel != nullptr && spec_.cancel->load() != 0) return {StatusCode::kCancelled, "loading was cancelled"};
+    return {};
+  }
+
+  const ModelSpec& spec_;
+  const TensorSource& source_;
+  DType dtype_;
+  ThreadPool& pool_;
+  int64_t bytes_ = 0;
+};
+
+Status load_heads(const ModelSpec& spec, DType dtype, ThreadPool& pool, Weights* out) {
+  const ModelShape& shape = spec.shape;
+  TensorSource source(spec.heads.files, spec.heads.tensors);
+  GORGON_TRY(source.open());
+  Loader loader(spec, source, dtype, pool);
+  const int64_t vocab = spec.heads.token_map.empty() ? shape.vocab : static_cast<int64_t>(spec.heads.token_map.size());
+  for (const int32_t id : spec.heads.token_map) {
+    if (id < 0 || id >= shape.vocab) return {StatusCode::kShape, "the heads' token map names id " + std::to_string(id)};
+  }
+  out->heads.resize(spec.heads.medusa_heads);
+  for (int64_t h = 0; h < spec.heads.medusa_heads; ++h) {
+    MedusaHead& head = out->heads[h];
+    const std::string prefix = std::to_string(h) + ".";
+    head.blocks.resize(spec.heads.blocks);
+    for (int64_t b = 0; b < spec.heads.blocks; ++b) {
+      const std::string block = prefix + "block." + std::to_string(b);
+      GORGON_TRY(loader.packed({{block + ".weight", shape.hidden}}, shape.hidden, &head.blocks[b], block + ".bias"));
+    }
+    if (source.has(prefix + "projection")) {
+      GORGON_TRY(loader.packed({{prefix + "projection", vocab}}, shape.hidden, &head.projection));
+    } else if (!spec.heads.token_map.empty()) {
+      return {StatusCode::kShape, "heads with a token map need a projection of their own"};
+    }
+  }
+  out->token_map = spec.heads.token_map;
+  out->heads_bytes = loader.bytes();
+  return {};
+}
+
+}  // namespace
+
+Status load_weights(const ModelSpec& spec, ThreadPool& pool, Weights* out) {
+  const ModelShape& shape = spec.shape;
+  TensorSource source(spec.files, spec.tensors);
+  GORGON_TRY(source.open());
+
+  const TensorSlice* embed;
+  GORGON_TRY(source.find("embed", {shape.vocab, shape.hidden}, &embed, &out->embed));
+  out->embed_dtype = embed->dtype;
+  out->dtype = spec.keep_dtype ? embed->dtype : spec.dtype;
+
+  Loader loader(spec, source, out->dtype, pool);
+  const int64_t q_width = shape.query_heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
+  out->layers.resize(shape.layers);
+  for (int64_t i = 0; i < shape.layers; ++i) {
+    LayerWeights& layer = out->layers[i];
+    const std::string prefix = "layers." + std::to_string(i) + ".";
+    GORGON_TRY(loader.vector(prefix + "attn_norm", shape.hidden, &layer.attention_norm));
+    GORGON_TRY(loader.packed({{prefix + "q", q_width}, {prefix + "k", kv_width}, {prefix + "v", kv_width}}, shape.hidden, &layer.qkv));
+    GORGON_TRY(loader.optional_vector(prefix + "q_norm", shape.head_dim, &layer.q_norm));
+    GORGON_TRY(loader.optional_vector(prefix + "k_norm", shape.head_dim, &layer.k_norm));
+    GORGON_TRY(loader.packed({{prefix + "o", shape.hidden}}, q_width, &layer.o));
+    GORGON_TRY(loader.vector(prefix + "ffn_norm", shape.hidden, &layer.ffn_norm));
+    GORGON_TRY(loader.packed({{prefix + "gate", shape.ffn}, {prefix + "up", shape.ffn}}, shape.hidden, &layer.gate_up));
+    GORGON_TRY(loader.packed({{prefix + "down", shape.hidden}}, shape.ffn, &layer.down));
+  }
+  GORGON_TRY(loader.vector("final_norm", shape.hidden, &out->final_norm));
+  GORGON_TRY(loader.packed({{source.has("lm_head") ? "lm_head" : "embed", shape.vocab}}, shape.hidden, &out->lm_head));
+  out->bytes = loader.bytes();
+  if (spec.heads.medusa_heads > 0) GORGON_TRY(load_heads(spec, out->dtype, pool, out));
+  // The embedding table stays mapped; the other files are done with.
+  out->embed_file = source.take_file(embed->file);
+  return {};
+}
+
+}  // namespace gorgon

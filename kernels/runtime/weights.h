@@ -1,0 +1,105 @@
+// Weights: a model's tensors as the forward pass takes them, loaded from the byte ranges that TypeScript found in the files' headers.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/aligned_buffer.h"
+#include "common/context.h"
+#include "ops/linear.h"
+#include "runtime/mapped_file.h"
+
+namespace gorgon {
+
+/** A byte range of one of the files. */
+struct TensorSlice {
+  int64_t file = 0;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+/** Names are those of ModelShape in src/native.ts. */
+struct ModelShape {
+  int64_t layers = 0;
+  int64_t hidden = 0;
+  int64_t ffn = 0;
+  int64_t vocab = 0;
+  int64_t query_heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  float rms_eps = 0.0f;
+  int64_t max_positions = 0;
+  std::vector<float> inverse_frequencies;
+  float rope_scale = 1.0f;
+  std::vector<int32_t> sliding_windows;
+};
+
+struct HeadsSpec {
+  int64_t medusa_heads = 0;
+  int64_t blocks = 0;
+  std::vector<std::string> files;
+  std::map<std::string, TensorSlice> tensors;
+  std::vector<int32_t> token_map;
+};
+
+struct ModelSpec {
+  std::string backend = "auto";
+  std::string isa = "auto";
+  int threads = 0;
+  bool keep_dtype = true;
+  DType dtype = DType::kF32;
+  std::vector<std::string> files;
+  ModelShape shape;
+  std::map<std::string, TensorSlice> tensors;
+  HeadsSpec heads;
+  /** Shared with JavaScript: tensors loaded so far, and not 0 to cancel. May be null. */
+  std::atomic<int32_t>* loaded = nullptr;
+  std::atomic<int32_t>* cancel = nullptr;
+};
+
+/** A packed weight and its bias, which own their memory. */
+struct PackedWeight {
+  AlignedBuffer tiles;
+  PackedMatrix matrix;
+  /** Empty: no bias. */
+  std::vector<float> bias;
+  const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
+};
+
+struct LayerWeights {
+  std::vector<float> attention_norm, ffn_norm;
+  /** Empty unless the model normalises queries and keys per head. */
+  std::vector<float> q_norm, k_norm;
+  PackedWeight qkv, o, gate_up, down;
+};
+
+struct MedusaHead {
+  std::vector<PackedWeight> blocks;
+  /** Empty: the base model's. */
+  PackedWeight projection;
+};
+
+struct Weights {
+  DType dtype = DType::kF32;
+  /** Row-major [V, C] in the file's own dtype: rows are gathered, never multiplied. */
+  MappedFile embed_file;
+  const void* embed = nullptr;
+  DType embed_dtype = DType::kF32;
+  std::vector<LayerWeights> layers;
+  std::vector<float> final_norm;
+  PackedWeight lm_head;
+  std::vector<MedusaHead> heads;
+  /** Vocabulary id of each row of a reduced projection; empty when row = id. */
+  std::vector<int32_t> token_map;
+  int64_t bytes = 0;
+  int64_t heads_bytes = 0;
+};
+
+/** Maps the files, checks every range and shape, packs. ERR_CANCELLED when the spec's flag is raised. */
+Status load_weights(const ModelSpec& spec, ThreadPool& pool, Weights* out);
+
+}  // namespace gorgon
