@@ -6,6 +6,7 @@ import { EncodeThread } from '../../src/text/encode-thread.js'
 import { openEncoder } from '../../src/text/encoder.js'
 import { loadTokenizer, MAX_INLINE_CHARACTERS, type Tokenizer } from '../../src/text/tokenizer.js'
 import { failure } from '../support/errors.js'
+import { orSkipped, sharedPath } from '../support/shared.js'
 import { DEMO, folderWith, LLAMA_DECODER, sentencePiece } from './vocabularies.js'
 
 const demoJson = readFileSync(join(DEMO, 'tokenizer.json'), 'utf8')
@@ -29,20 +30,7 @@ function longText(characters: number): string {
   return text.slice(0, characters)
 }
 
-interface Goldens {
-  readonly texts: readonly string[]
-  readonly ids: readonly (readonly number[])[]
-}
-
-function readGoldens(): Goldens | null {
-  try {
-    return JSON.parse(
-      readFileSync(new URL('../../../shared/goldens/demo/meta.json', import.meta.url), 'utf8'),
-    ) as Goldens
-  } catch {
-    return null
-  }
-}
+const goldens = sharedPath('goldens', 'demo', 'meta.json')
 
 describe('the demo tokenizer', () => {
   test('encodes with the beginning-of-sequence token unless told otherwise', () =>
@@ -53,17 +41,14 @@ describe('the demo tokenizer', () => {
       expect(await tokenizer.encode('', { addSpecial: false })).toHaveLength(0)
     }))
 
-  const goldens = readGoldens()
-  test.skipIf(goldens === null)(
-    `encodes and decodes the golden texts${goldens === null ? ' (skipped: no ../shared/goldens)' : ''}`,
-    () =>
-      withTokenizer(DEMO, async (tokenizer) => {
-        for (const [index, text] of goldens!.texts.entries()) {
-          const ids = await tokenizer.encode(text)
-          expect([...ids]).toEqual(goldens!.ids[index])
-          expect(tokenizer.decode(ids)).toBe(text)
-        }
-      }),
+  test.skipIf(goldens === null)(`encodes and decodes the golden texts${orSkipped(goldens)}`, () =>
+    withTokenizer(DEMO, async (tokenizer) => {
+      const { texts, ids } = JSON.parse(readFileSync(goldens!, 'utf8')) as { texts: string[]; ids: number[][] }
+      for (const [index, text] of texts.entries()) {
+        expect([...(await tokenizer.encode(text))]).toEqual(ids[index])
+        expect(tokenizer.decode(ids[index]!)).toBe(text)
+      }
+    }),
   )
 
   test('decodes what it encoded, exactly', () =>
