@@ -1,0 +1,237 @@
+// Owns a loaded model: starts generations, opens sessions, closes.
+import { GorgonError } from './errors.js'
+import { generate, type Turn } from './generate.js'
+import { type Generation, RunningGeneration } from './generation.js'
+import {
+  type GenerateOptionsInput,
+  type Message,
+  parseGenerateOptions,
+  parseSessionOptions,
+  type SessionOptionsInput,
+} from './options.js'
+import { type EngineCore, type EngineInfo, type EngineParts, openSequence } from './parts.js'
+import { resolvePlan, type TurnDefaults } from './plan.js'
+import { encodePrompt, isChat, type Prompt, renderMessages, roomAfter, tokenizerOf } from './prompt.js'
+import type { Result } from './result.js'
+import { Places, Scheduler } from './scheduler.js'
+import type { Sequence } from './sequence.js'
+import { Session } from './session.js'
+
+export interface EngineTotals {
+  /** Generations that gave a result, also one cut short. */
+  readonly finished: number
+  /** Generations that rejected with an error. */
+  readonly failed: number
+  readonly promptTokens: number
+  readonly completionTokens: number
+  readonly steps: number
+  readonly drafted: number
+  readonly accepted: number
+}
+
+export interface EngineStats {
+  /** Generations with a place. */
+  readonly running: number
+  /** Generations waiting for one. */
+  readonly queued: number
+  /** Sessions not closed. */
+  readonly sessions: number
+  /** Since loading. */
+  readonly totals: EngineTotals
+}
+
+/**
+ * A loaded model. Generations run side by side, up to `limits.maxSequences`; what they compute is batched, and is the same as if each ran
+ * alone. Close it when done: `await engine.close()`, or `await using engine = await loadEngine(…)`.
+ */
+export class Engine implements AsyncDisposable {
+  readonly #core: EngineCore
+  readonly #running = new Set<RunningGeneration>()
+  readonly #sessions = new Set<Session>()
+  #count = 0
+  #totals: EngineTotals = {
+    finished: 0,
+    failed: 0,
+    promptTokens: 0,
+    completionTokens: 0,
+    steps: 0,
+    drafted: 0,
+    accepted: 0,
+  }
+  #closed: Promise<void> | null = null
+
+  /** Made by `loadEngine()`. */
+  constructor(parts: EngineParts) {
+    const { maxSequences, maxQueue } = parts.limits
+    this.#core = { ...parts, scheduler: new Scheduler(parts.native), places: new Places(maxSequences, maxQueue) }
+  }
+
+  get info(): EngineInfo {
+    return this.#core.info
+  }
+
+  /**
+   * Starts a generation: it is queued when this returns, whether anybody awaits it or not. Never throws; a request that cannot be
+   * served rejects.
+   *
+   * @param prompt text, which gets the special tokens the tokenizer adds; token ids, used as they are; or messages, for the model's
+   *   chat template.
+   */
+  generate(prompt: Prompt, options?: GenerateOptionsInput): Generation {
+    return this.#start(options, {}, () => ({ turn: this.#soloTurn(prompt), continuation: !isChat(prompt) }))
+  }
+
+  /**
+   * A conversation over one cache.
+   *
+   * @throws {GorgonError} ERR_OPTION, ERR_CLOSED.
+   */
+  session(options?: SessionOptionsInput): Session {
+    this.#assertOpen()
+    const session = new Session(
+      this.#core,
+      parseSessionOptions(options),
+      (turnOptions, defaults, begin) => this.#start(turnOptions, defaults, begin),
+      (closed) => this.#sessions.delete(closed),
+    )
+    this.#sessions.add(session)
+    return session
+  }
+
+  /**
+   * Token ids of a text, special tokens added as to a prompt. Long texts are encoded off the main thread.
+   *
+   * @throws {GorgonError} ERR_TOKENIZER without a tokenizer; ERR_CLOSED.
+   */
+  async tokenize(text: string, options: { readonly addSpecial?: boolean } = {}): Promise<Int32Array> {
+    this.#assertOpen()
+    return tokenizerOf(this.#core).encode(text, options)
+  }
+
+  /** @throws {GorgonError} ERR_TOKENIZER without a tokenizer; ERR_CLOSED. */
+  detokenize(ids: Iterable<number>, options: { readonly skipSpecial?: boolean } = {}): string {
+    this.#assertOpen()
+    return tokenizerOf(this.#core).decode(ids, options)
+  }
+
+  /**
+   * Messages as the model reads them, ready for its answer.
+   *
+   * @throws {GorgonError} ERR_CHAT_TEMPLATE without a template; ERR_OPTION, ERR_CLOSED.
+   */
+  renderChat(messages: readonly Message[]): string {
+    this.#assertOpen()
+    return renderMessages(this.#core, messages).text
+  }
+
+  stats(): EngineStats {
+    const { places } = this.#core
+    return { running: places.taken, queued: places.queued, sessions: this.#sessions.size, totals: this.#totals }
+  }
+
+  /**
+   * Takes no more requests, lets those it has finish, without waiting for slow readers, and frees everything. Calling it again waits for
+   * the same end, and may bring it forward.
+   *
+   * @param options.drainMs how long running generations get before they are aborted. Default: until they are done.
+   */
+  async close({ drainMs }: { readonly drainMs?: number } = {}): Promise<void> {
+    this.#closed ??= this.#shut()
+    const abort = () => {
+      for (const generation of this.#running) {
+        generation.abort(new DOMException('The engine was closed before the generation was done', 'AbortError'))
+      }
+    }
+    if (drainMs === 0) abort()
+    const timer = drainMs ? setTimeout(abort, drainMs) : undefined
+    await this.#closed.finally(() => clearTimeout(timer))
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async #shut(): Promise<void> {
+    for (const generation of this.#running) generation.hurry()
+    await Promise.all([...this.#running].map((generation) => generation.settled))
+    await Promise.all([...this.#sessions].map((session) => session.close()))
+    try {
+      await this.#core.native.close(this.#core.model)
+    } finally {
+      await this.#core.tokenizer?.close()
+    }
+  }
+
+  #start(
+    options: GenerateOptionsInput | undefined,
+    defaults: TurnDefaults,
+    begin: () => { turn: Turn; continuation: boolean },
+  ): RunningGeneration {
+    const id = `generation-${++this.#count}`
+    try {
+      this.#assertOpen()
+      const parsed = parseGenerateOptions(options)
+      const plan = resolvePlan(parsed, this.#core, defaults)
+      const { tokenizer, layers, info } = this.#core
+      const request = { ...begin(), plan, tokenizer, layers, kvBytesPerToken: info.kvBytesPerToken }
+      const generation = new RunningGeneration(id, (signal) => generate({ ...request, signal }), parsed)
+      this.#running.add(generation)
+      void generation.settled.then((result) => {
+        this.#running.delete(generation)
+        this.#add(result)
+      })
+      return generation
+    } catch (error) {
+      return RunningGeneration.failed(id, error)
+    }
+  }
+
+  /** A sequence for one generation. */
+  #soloTurn(prompt: Prompt): Turn {
+    const core = this.#core
+    let hasPlace = false
+    let sequence: Sequence | null = null
+    return {
+      async begin(signal) {
+        // Encoding needs no place: it goes on beside the waiting.
+        const encoding = encodePrompt(prompt, core, signal)
+        encoding.catch(() => undefined)
+        await core.places.take(signal)
+        hasPlace = true
+        const tokens = await encoding
+        const room = roomAfter(tokens.length, 0, core.context)
+        sequence = openSequence(core)
+        return { sequence, prompt: tokens, room }
+      },
+      async end() {
+        try {
+          await sequence?.close()
+        } finally {
+          if (hasPlace) core.places.free()
+        }
+      },
+    }
+  }
+
+  #add(result: Result | null): void {
+    const totals = this.#totals
+    if (!result) {
+      this.#totals = { ...totals, failed: totals.failed + 1 }
+      return
+    }
+    const { usage, speculation } = result
+    this.#totals = {
+      ...totals,
+      finished: totals.finished + 1,
+      promptTokens: totals.promptTokens + usage.prompt,
+      completionTokens: totals.completionTokens + usage.completion,
+      steps: totals.steps + speculation.steps,
+      drafted: totals.drafted + speculation.drafted,
+      accepted: totals.accepted + speculation.accepted,
+    }
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new GorgonError('ERR_CLOSED', 'The engine is closed. Load another with loadEngine().')
+  }
+}

@@ -1,0 +1,103 @@
+// The whole algorithm, top to bottom, one screen.
+import { planCompression } from './cache/budget.js'
+import { accept } from './decode/accept.js'
+import { draft } from './decode/draft.js'
+import { limitDepth, PLAIN_TREE } from './decode/tree.js'
+import type { Plan } from './plan.js'
+import { type Chunk, type Finish, type Result, stepLogprobs, Transcript } from './result.js'
+import { draftsFor, type Sequence } from './sequence.js'
+import { Stats } from './stats.js'
+import { TextStream } from './text/text-stream.js'
+import type { Tokenizer } from './text/tokenizer.js'
+
+/** The reason a signal carries when time ran out, rather than anybody asking. */
+export const TIME_IS_UP = Symbol('gorgon.time-is-up')
+
+/** Where a generation happens: in a sequence of its own, or in a session that goes on. */
+export interface Turn {
+  /**
+   * Waits until it may run.
+   *
+   * @returns the sequence, the tokens to prefill, checked, and the positions left for new ones, at least 1.
+   */
+  begin(signal: AbortSignal): Promise<{ sequence: Sequence; prompt: Int32Array; room: number }>
+  /** The turn is over, however it ended: also when it never began. */
+  end(made: Pick<Transcript, 'isPrefilled' | 'tokens' | 'text'>): Promise<void>
+}
+
+export interface Request {
+  readonly plan: Plan
+  readonly turn: Turn
+  /** Seen between phases. Its reason says whether the generation was aborted or its time was up. */
+  readonly signal: AbortSignal
+  readonly tokenizer: Tokenizer | null
+  /** The text goes on from the prompt's, rather than answering it. */
+  readonly continuation: boolean
+  readonly kvBytesPerToken: number
+  readonly layers: number
+}
+
+/** The path accepted when nothing was verified. */
+const ROOT_ALONE = new Int32Array(1)
+
+/**
+ * Plain decoding is the tree of one node. The tree is cut where the text must end, and the last token is never verified: nothing follows it.
+ *
+ * A generation cut short by its signal returns what there is, without throwing.
+ */
+export async function* generate(request: Request): AsyncGenerator<Chunk, Result, void> {
+  const { plan, turn, signal, tokenizer, continuation } = request
+  const stats = new Stats(plan.tree)
+  const transcript = new Transcript({ ...request, stats })
+  let text: TextStream | undefined
+  let finish: Finish
+  try {
+    const { sequence, prompt, room } = await turn.begin(signal)
+    const maxTokens = Math.min(plan.maxTokens, room)
+    text = new TextStream({ ...plan, detokenizer: tokenizer?.detokenizer({ continuation }) ?? null, maxTokens })
+
+    stats.started()
+    const { rows } = sequence.info
+    const spec = planCompression({ rows, newTokens: prompt.length, kv: plan.kv })
+    let tree = limitDepth(plan.tree, maxTokens - 1)
+    const prefilled = await sequence.prefill({ ...plan, tokens: prompt, compression: spec, tree }, signal)
+    let drafts = prefilled.drafts
+    stats.prefilled()
+    transcript.prefilled({
+      tokenCount: prompt.length,
+      cachedRows: rows,
+      spec,
+      report: prefilled.compression,
+      info: sequence.info,
+    })
+
+    for (;;) {
+      const isLast = transcript.tokens.length + 1 === maxTokens || plan.stopIds.has(drafts.root)
+      if (isLast) tree = PLAIN_TREE
+      const tokens = draft(tree, drafts, draftsFor(tree).topK)
+      const posterior = isLast ? null : await sequence.verify(tree, tokens, plan.accept.rule === 'typical', signal)
+      const accepted = posterior ? accept(tree, tokens, posterior, plan.accept) : { path: ROOT_ALONE, tokens }
+      stats.step(tree, accepted.path)
+
+      const piece = text.push(accepted.tokens)
+      const emitted = accepted.tokens.slice(0, piece.count)
+      const path = accepted.path.subarray(0, piece.count)
+      sequence.emit(emitted, posterior && path)
+      const logprobs = stepLogprobs({ tree, path, drafts, posterior, tokens }, (id) => tokenizer?.tokenText(id) ?? '')
+      yield transcript.chunk(piece.text, emitted, logprobs)
+      if (text.finished) break
+
+      tree = limitDepth(plan.tree, maxTokens - transcript.tokens.length - 1)
+      drafts = await sequence.commit(tree, signal)
+    }
+    finish = text.finish!
+  } catch (error) {
+    if (!signal.aborted || error !== signal.reason) throw error
+    finish = error === TIME_IS_UP ? 'timeout' : 'aborted'
+    const heldBack = text?.flush()
+    if (heldBack) yield transcript.chunk(heldBack, new Int32Array(0), null)
+  } finally {
+    await turn.end(transcript)
+  }
+  return transcript.result(finish, text?.stopString ?? null)
+}

@@ -1,0 +1,185 @@
+// From load options to an engine: files read and checked, weights mapped, defaults checked against what was found.
+import { join } from 'node:path'
+import { type BackendChoice, chooseBackend } from './backend.js'
+import { Engine } from './engine.js'
+import { GorgonError } from './errors.js'
+import { type ModelHandle, type ModelSpec, type Native, native, packageRoot } from './native.js'
+import { type LoadOptions, type LoadOptionsInput, parseGenerateOptions, parseLoadOptions } from './options.js'
+import type { EngineParts } from './parts.js'
+import { resolvePlan } from './plan.js'
+import { loadChatTemplate } from './text/chat.js'
+import { loadTokenizer, type Tokenizer } from './text/tokenizer.js'
+import {
+  findHeads,
+  type HeadsFolder,
+  type ModelFolder,
+  modelSpecOf,
+  readHeads,
+  readModelFolder,
+  tensorCount,
+} from './weights/load.js'
+
+/** How often progress is looked at while weights load. */
+const PROGRESS_INTERVAL_MS = 50
+
+/**
+ * Loads a model.
+ *
+ * @param options a folder as Hugging Face lays it out, or `demo` for the model of this package; or all options.
+ * @throws {GorgonError} ERR_OPTION, ERR_MODEL_NOT_FOUND, and what reading the folder, the heads and the tokenizer may raise; the signal's
+ *   reason when it fires.
+ */
+export async function loadEngine(options: LoadOptionsInput | string): Promise<Engine> {
+  return loadEngineWith(parseLoadOptions(options), native())
+}
+
+/** As `loadEngine`, on a native side of the caller's. */
+export async function loadEngineWith(options: LoadOptions, addon: Native): Promise<Engine> {
+  const { signal, onProgress, limits } = options
+  signal?.throwIfAborted()
+  const choice = chooseBackend(options, process.env, addon.backends())
+
+  onProgress?.({ phase: 'read', done: 0, total: 1 })
+  const folder = await readModelFolder(options.model === 'demo' ? demoModel() : options.model)
+  const heads = options.heads === false ? null : await headsOf(folder, options.heads)
+  const context = contextOf(folder, limits.maxContext)
+  onProgress?.({ phase: 'read', done: 1, total: 1 })
+  signal?.throwIfAborted()
+
+  const spec = modelSpecOf(folder, heads, { ...options, ...choice, progress: new Int32Array(new SharedArrayBuffer(8)) })
+  const [opened, tokenizing, templating] = await Promise.allSettled([
+    openModel(addon, spec, options),
+    loadTokenizer(folder.dir),
+    loadChatTemplate(folder.dir),
+  ])
+  try {
+    const model = unwrap(opened)
+    const tokenizer = unwrap(tokenizing)
+    const chat = unwrap(templating)
+    const found = { native: addon, model, tokenizer, chat, folder, heads, context, choice }
+    const parts = partsOf(found, options)
+    // Defaults that no request could be served with are better known now.
+    resolvePlan(parseGenerateOptions(), parts)
+    signal?.throwIfAborted()
+    onProgress?.({ phase: 'ready', done: 1, total: 1 })
+    return new Engine(parts)
+  } catch (error) {
+    if (opened.status === 'fulfilled') await addon.close(opened.value)
+    if (tokenizing.status === 'fulfilled') await tokenizing.value?.close()
+    throw error
+  }
+}
+
+/** The folder of the model that comes with this package; `demo` is short for it. */
+export function demoModel(): string {
+  return join(packageRoot(), 'models', 'demo')
+}
+
+function headsOf(folder: ModelFolder, heads: string | undefined): Promise<HeadsFolder | null> {
+  return heads === undefined ? findHeads(folder) : readHeads(heads, folder)
+}
+
+function contextOf({ config }: ModelFolder, maxContext: number | undefined): number {
+  const { maxPositions } = config.shape
+  if (maxContext === undefined || maxContext <= maxPositions) return maxContext ?? maxPositions
+  throw new GorgonError(
+    'ERR_OPTION',
+    `limits.maxContext is ${maxContext}, but the model was made for ${maxPositions} positions. Use at most that many.`,
+    { path: 'limits.maxContext', value: maxContext, maxPositions },
+  )
+}
+
+/** Opens the model, reporting progress and watching the signal from a clock: native threads call nobody. */
+async function openModel(
+  addon: Native,
+  spec: ModelSpec,
+  { signal, onProgress }: Pick<LoadOptions, 'signal' | 'onProgress'>,
+): Promise<ModelHandle> {
+  const total = tensorCount(spec)
+  const cancel = () => Atomics.store(spec.progress, 1, 1)
+  const failures: unknown[] = []
+  let reported = -1
+  const report = () => {
+    const done = Atomics.load(spec.progress, 0)
+    if (done === reported || failures.length > 0) return
+    reported = done
+    try {
+      onProgress?.({ phase: 'map', done, total })
+    } catch (error) {
+      // The callback's own failure ends the loading, rather than the process.
+      failures.push(error)
+      cancel()
+    }
+  }
+  signal?.addEventListener('abort', cancel, { once: true })
+  const clock = setInterval(report, PROGRESS_INTERVAL_MS)
+  try {
+    report()
+    const model = await addon.openModel(spec)
+    report()
+    if (failures.length === 0) return model
+    await addon.close(model)
+  } catch (error) {
+    if (failures.length === 0) throw signal?.aborted ? signal.reason : error
+  } finally {
+    clearInterval(clock)
+    signal?.removeEventListener('abort', cancel)
+  }
+  throw failures[0]
+}
+
+function unwrap<T>(outcome: PromiseSettledResult<T>): T {
+  if (outcome.status === 'rejected') throw outcome.reason
+  return outcome.value
+}
+
+function partsOf(
+  {
+    folder,
+    heads,
+    choice,
+    ...found
+  }: Pick<EngineParts, 'native' | 'model' | 'chat' | 'context'> & {
+    readonly tokenizer: Tokenizer | null
+    readonly folder: ModelFolder
+    readonly heads: HeadsFolder | null
+    readonly choice: BackendChoice
+  },
+  { speculation, kv, limits }: LoadOptions,
+): EngineParts {
+  const { vocab, layers } = folder.config.shape
+  const { backend, isa, threads, dtype, weightBytes, headsBytes, kvBytesPerToken } = found.native.modelInfo(found.model)
+  return {
+    ...found,
+    vocab,
+    layers,
+    eosIds: folder.generation.eosIds,
+    medusaHeads: heads?.medusaHeads ?? 0,
+    speculation,
+    kv,
+    limits,
+    info: {
+      model: folder.dir,
+      architecture: folder.config.architecture,
+      backend,
+      backendReason: choice.reason,
+      isa,
+      threads,
+      dtype,
+      weightBytes,
+      vocab,
+      context: found.context,
+      kvBytesPerToken,
+      heads: heads && {
+        path: heads.path,
+        format: heads.format,
+        medusaHeads: heads.medusaHeads,
+        blocks: heads.blocks,
+        bytes: headsBytes,
+      },
+      hasTokenizer: found.tokenizer !== null,
+      hasChatTemplate: found.chat.exists,
+      warnings: [...folder.warnings, ...(heads?.warnings ?? [])],
+    },
+  }
+}

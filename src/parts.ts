@@ -1,0 +1,60 @@
+// What an engine is made of, and shares with its sessions.
+import type { ModelHandle, Native } from './native.js'
+import type { LoadOptions } from './options.js'
+import type { PlanContext } from './plan.js'
+import type { Encoding } from './prompt.js'
+import type { Places, Scheduler } from './scheduler.js'
+import { Sequence } from './sequence.js'
+
+/** A loaded model, and what was said about how to use it. */
+export interface EngineParts extends Encoding, PlanContext {
+  readonly native: Native
+  readonly model: ModelHandle
+  /** Tokens of prompt and output together. */
+  readonly context: number
+  readonly layers: number
+  readonly limits: Pick<LoadOptions['limits'], 'maxSequences' | 'maxQueue'>
+  readonly info: EngineInfo
+}
+
+/** The parts, with what runs them. */
+export interface EngineCore extends EngineParts {
+  readonly scheduler: Scheduler
+  readonly places: Places
+}
+
+export interface EngineInfo {
+  /** The model's folder. */
+  readonly model: string
+  /** `model_type` of its config.json. */
+  readonly architecture: string
+  readonly backend: string
+  /** Why this backend. */
+  readonly backendReason: string
+  readonly isa: string
+  readonly threads: number
+  /** Of the weights in memory. */
+  readonly dtype: string
+  readonly weightBytes: number
+  readonly vocab: number
+  /** Tokens of prompt and output together. */
+  readonly context: number
+  /** Of K and V over all layers. */
+  readonly kvBytesPerToken: number
+  /** Null without Medusa heads: plain decoding. */
+  readonly heads: {
+    readonly path: string
+    readonly format: string
+    readonly medusaHeads: number
+    readonly blocks: number
+    readonly bytes: number
+  } | null
+  readonly hasTokenizer: boolean
+  readonly hasChatTemplate: boolean
+  /** Worth knowing about the files; nothing that stops loading. */
+  readonly warnings: readonly string[]
+}
+
+export function openSequence({ native, scheduler, model }: EngineCore): Sequence {
+  return new Sequence(native, scheduler, model)
+}

@@ -1,0 +1,145 @@
+// One sequence of tokens on the native side: its phases, abort checks between them, and an account of what the cache holds.
+import type { Tree } from './decode/tree.js'
+import type {
+  CompressionReport,
+  CompressionSpec,
+  Drafts,
+  ModelHandle,
+  Native,
+  Posterior,
+  SamplingSpec,
+  SessionHandle,
+  SessionInfo,
+} from './native.js'
+import type { Scheduler } from './scheduler.js'
+
+/** How many drafts a tree needs of each of how many Medusa heads. */
+export function draftsFor(tree: Tree): { medusaHeads: number; topK: number } {
+  return { medusaHeads: tree.depth, topK: tree.maxRank + 1 }
+}
+
+/**
+ * Tokens that were emitted but are not in the cache are the *tail*. They belong to the text, so the next turn prefills them first.
+ *
+ * At the end of a turn the tail is the last token emitted, and that alone: plain decoding has nothing to verify after its last token,
+ * and what the cache holds may not depend on how many tokens a step happened to accept. A turn that was cut short leaves as tail what its
+ * last step emitted.
+ */
+export class Sequence {
+  readonly #native: Native
+  readonly #scheduler: Scheduler
+  readonly #handle: SessionHandle
+  #tail: readonly number[] = []
+  /** Nodes of the tail, while the verify that holds them can still be committed. */
+  #path: Int32Array | null = null
+  #isIntact = true
+  #closed: Promise<void> | undefined
+
+  constructor(native: Native, scheduler: Scheduler, model: ModelHandle) {
+    this.#native = native
+    this.#scheduler = scheduler
+    this.#handle = native.openSession(model)
+  }
+
+  /** False when a phase was left unfinished: nobody knows what the cache holds, and the sequence can only be closed. */
+  get isIntact(): boolean {
+    return this.#isIntact
+  }
+
+  get tail(): readonly number[] {
+    return this.#tail
+  }
+
+  get info(): SessionInfo {
+    return this.#native.sessionInfo(this.#handle)
+  }
+
+  /**
+   * Runs a turn's tokens, chunk by chunk; an abort is seen between chunks.
+   *
+   * @param tokens the tail, then the turn's own.
+   * @throws the signal's reason when it fires, as the other phases do.
+   */
+  async prefill(
+    request: {
+      readonly tokens: Int32Array
+      readonly sampling: SamplingSpec
+      readonly compression: CompressionSpec | null
+      readonly tree: Tree
+      readonly onPrefill?: ((progress: { done: number; total: number }) => void) | undefined
+    },
+    signal: AbortSignal,
+  ): Promise<{ drafts: Drafts; compression: CompressionReport | null }> {
+    signal.throwIfAborted()
+    const { tokens, sampling, compression, tree, onPrefill } = request
+    return this.#phase(async () => {
+      this.#native.beginPrefill({ session: this.#handle, tokens, sampling, compression, ...draftsFor(tree) })
+      for (;;) {
+        const { done, total, result } = await this.#scheduler.prefill(this.#handle)
+        onPrefill?.({ done, total })
+        if (result) {
+          this.#keep([], null)
+          return result
+        }
+        signal.throwIfAborted()
+      }
+    })
+  }
+
+  /** @param tokens i32 [N]: of each node of the tree. */
+  async verify(tree: Tree, tokens: Int32Array, typical: boolean, signal: AbortSignal): Promise<Posterior> {
+    signal.throwIfAborted()
+    return this.#phase(() => this.#scheduler.verify({ session: this.#handle, tokens, parents: tree.parents, typical }))
+  }
+
+  /**
+   * These tokens are part of the text now.
+   *
+   * @param path their nodes in the tree just verified, root first; null when there was nothing to verify.
+   */
+  emit(tokens: Int32Array, path: Int32Array | null): void {
+    this.#keep([...this.#tail, ...tokens], path)
+  }
+
+  /** Moves what was emitted into the cache, and drafts for the next step's tree. */
+  async commit(next: Tree, signal: AbortSignal): Promise<Drafts> {
+    signal.throwIfAborted()
+    const drafts = await this.#commit(this.#path!, draftsFor(next))
+    this.#keep([], null)
+    return drafts
+  }
+
+  /** Ends a turn: all but the last token emitted go into the cache. */
+  async settle(): Promise<void> {
+    const path = this.#path
+    this.#path = null
+    if (!this.#isIntact || !path || path.length < 2) return
+    await this.#commit(path.subarray(0, -1), { medusaHeads: 0, topK: 0 })
+    this.#keep(this.#tail.slice(-1), null)
+  }
+
+  /** Frees the native side; calling it again does nothing. */
+  close(): Promise<void> {
+    this.#isIntact = false
+    this.#scheduler.leave(this.#handle)
+    this.#closed ??= this.#native.close(this.#handle)
+    return this.#closed
+  }
+
+  #keep(tail: readonly number[], path: Int32Array | null): void {
+    this.#tail = tail
+    this.#path = path
+  }
+
+  #commit(path: Int32Array, drafts: { medusaHeads: number; topK: number }): Promise<Drafts> {
+    return this.#phase(() => this.#scheduler.commit({ session: this.#handle, path, ...drafts }))
+  }
+
+  /** Whatever leaves a phase early, a failure or an abort, leaves the cache unknown. */
+  async #phase<T>(work: () => Promise<T>): Promise<T> {
+    this.#isIntact = false
+    const result = await work()
+    this.#isIntact = this.#closed === undefined
+    return result
+  }
+}

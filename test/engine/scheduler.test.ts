@@ -1,0 +1,203 @@
+// Who runs when: batches, alignment, turns between prefill and decode, failures, places.
+import { describe, expect, it } from 'vitest'
+import type { SamplingSpec, SessionHandle } from '../../src/native.js'
+import { Places, Scheduler } from '../../src/scheduler.js'
+import { FakeNative, nativeError } from '../support/fake-native.js'
+
+const GREEDY: SamplingSpec = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+  biasIds: new Int32Array(0),
+  biasValues: new Float32Array(0),
+  seed: 0n,
+  minTokens: 0,
+  suppressedIds: new Int32Array(0),
+  logprobs: -1,
+}
+
+/** Plain decoding of `steps` tokens, after `length` of prompt. */
+async function decode(native: FakeNative, scheduler: Scheduler, length: number, steps: number): Promise<number[]> {
+  const session: SessionHandle = native.openSession({} as never)
+  const tokens = Int32Array.from({ length }, (_, i) => i % 90)
+  native.beginPrefill({ session, tokens, sampling: GREEDY, compression: null, medusaHeads: 0, topK: 0 })
+  const made: number[] = []
+  try {
+    let step = await scheduler.prefill(session)
+    while (!step.result) step = await scheduler.prefill(session)
+    let { root } = step.result.drafts
+    for (let i = 0; i < steps; i++) {
+      made.push(root)
+      await scheduler.verify({ session, tokens: Int32Array.of(root), parents: Int32Array.of(-1), typical: false })
+      const drafts = await scheduler.commit({ session, path: Int32Array.of(0), medusaHeads: 0, topK: 0 })
+      root = drafts.root
+    }
+    return made
+  } finally {
+    scheduler.leave(session)
+    await native.close(session)
+  }
+}
+
+const members = (native: FakeNative, phase: string) =>
+  native.calls.filter((call) => call.phase === phase).map((call) => call.sessions.length)
+
+describe('batches', () => {
+  it('makes one call per phase for all that began together', async () => {
+    const native = new FakeNative()
+    const scheduler = new Scheduler(native)
+    await Promise.all(Array.from({ length: 8 }, () => decode(native, scheduler, 10, 5)))
+    for (const phase of ['prefill', 'verify', 'commit']) {
+      expect(new Set(members(native, phase))).toEqual(new Set([8]))
+    }
+    expect(members(native, 'verify')).toHaveLength(5)
+    expect(native.breaches).toEqual([])
+  })
+
+  it('brings sequences into step that began at different times', async () => {
+    const native = new FakeNative()
+    const scheduler = new Scheduler(native)
+    const running = [decode(native, scheduler, 10, 40)]
+    for (let i = 0; i < 3; i++) {
+      while (native.calls.length < (i + 1) * 7) await new Promise((resolve) => setImmediate(resolve))
+      running.push(decode(native, scheduler, 10 + i, 40))
+    }
+    await Promise.all(running)
+    const verified = members(native, 'verify')
+    expect(verified.slice(20, 30)).toEqual(new Array(10).fill(4))
+    expect(verified.length).toBeLessThan(60)
+  })
+
+  it('gives each what it gets alone', async () => {
+    const alone: number[][] = []
+    for (let length = 1; length <= 6; length++) {
+      const native = new FakeNative()
+      alone.push(await decode(native, new Scheduler(native), length, 12))
+    }
+    const native = new FakeNative()
+    const scheduler = new Scheduler(native)
+    const together = await Promise.all([1, 2, 3, 4, 5, 6].map((length) => decode(native, scheduler, length, 12)))
+    expect(together).toEqual(alone)
+  })
+
+  it('does not wait for one that has gone quiet', async () => {
+    const native = new FakeNative()
+    const scheduler = new Scheduler(native)
+    const quiet = native.openSession({} as never)
+    native.beginPrefill({
+      session: quiet,
+      tokens: Int32Array.of(1),
+      sampling: GREEDY,
+      compression: null,
+      medusaHeads: 0,
+      topK: 0,
+    })
+    const both = [scheduler.prefill(quiet), decode(native, scheduler, 5, 10)] as const
+    await both[0]
+    expect(await both[1]).toHaveLength(10)
+  })
+})
+
+describe('turns', () => {
+  it('interleaves chunks of a long prompt with decode steps', async () => {
+    const native = new FakeNative({ chunk: 4 })
+    const scheduler = new Scheduler(native)
+    const short = decode(native, scheduler, 4, 30)
+    while (!native.calls.some((call) => call.phase === 'verify')) await new Promise((resolve) => setImmediate(resolve))
+    const before = native.calls.length
+    await Promise.all([short, decode(native, scheduler, 40, 1)])
+    const between = native.calls.slice(before, before + 45).map((call) => call.phase[0])
+    expect(between.join('')).toMatch(/(pvc){10}/)
+  })
+})
+
+describe('failures', () => {
+  it('are those of the member that caused them', async () => {
+    const native = new FakeNative()
+    const scheduler = new Scheduler(native)
+    native.onCall = ({ phase, sessions }) => {
+      if (phase === 'verify' && sessions.includes(2)) throw nativeError('ERR_OUT_OF_MEMORY', 'no room')
+    }
+    const outcomes = await Promise.allSettled([1, 2, 3].map((length) => decode(native, scheduler, length, 4)))
+    expect(outcomes.map((outcome) => outcome.status)).toEqual(['fulfilled', 'rejected', 'fulfilled'])
+    expect(outcomes[1]).toMatchObject({ reason: { code: 'ERR_OUT_OF_MEMORY' } })
+    expect(native.openSessions).toBe(0)
+  })
+
+  it('of a call that throws at once reach the caller too', async () => {
+    const native = new FakeNative()
+    native.verify = () => {
+      throw nativeError('ERR_ARGUMENT', 'at once')
+    }
+    await expect(decode(native, new Scheduler(native), 3, 1)).rejects.toMatchObject({ code: 'ERR_ARGUMENT' })
+  })
+
+  it('include an answer for somebody missing', async () => {
+    const native = new FakeNative()
+    native.verify = async () => []
+    await expect(decode(native, new Scheduler(native), 3, 1)).rejects.toMatchObject({ code: 'ERR_INTERNAL' })
+  })
+
+  it('leave the scheduler working', async () => {
+    const native = new FakeNative()
+    const scheduler = new Scheduler(native)
+    native.onCall = () => {
+      throw nativeError('ERR_DEVICE', 'gone')
+    }
+    await expect(decode(native, scheduler, 3, 1)).rejects.toMatchObject({ code: 'ERR_DEVICE' })
+    native.onCall = () => undefined
+    expect(await decode(native, scheduler, 3, 5)).toHaveLength(5)
+  })
+})
+
+describe('places', () => {
+  const never = new AbortController().signal
+
+  it('are given in the order they were asked for', async () => {
+    const places = new Places(2, 10)
+    const order: number[] = []
+    const asked = Array.from({ length: 6 }, async (_, i) => {
+      await places.take(never)
+      order.push(i)
+    })
+    await Promise.all(asked.slice(0, 2))
+    expect(places).toMatchObject({ taken: 2, queued: 4 })
+    for (let i = 2; i < 6; i++) {
+      places.free()
+      await asked[i]
+      expect(places.taken).toBe(2)
+    }
+    expect(order).toEqual([0, 1, 2, 3, 4, 5])
+    places.free()
+    places.free()
+    expect(places).toMatchObject({ taken: 0, queued: 0 })
+  })
+
+  it('refuse whoever does not fit into the queue', async () => {
+    const places = new Places(1, 1)
+    await places.take(never)
+    const waiting = places.take(never)
+    await expect(places.take(never)).rejects.toMatchObject({ code: 'ERR_QUEUE_FULL' })
+    places.free()
+    await waiting
+  })
+
+  it('are not lost on one who leaves the queue', async () => {
+    const places = new Places(1, 10)
+    await places.take(never)
+    const impatient = new AbortController()
+    const first = places.take(impatient.signal)
+    const second = places.take(never)
+    impatient.abort('enough')
+    places.free()
+    await expect(first).rejects.toBe('enough')
+    await second
+    places.free()
+    expect(places).toMatchObject({ taken: 0, queued: 0 })
+    await expect(places.take(AbortSignal.abort('before'))).rejects.toBe('before')
+  })
+})
