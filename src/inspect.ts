@@ -5,19 +5,11 @@ import type { HeadsFormat } from '../heads/format/names.js'
 import { type ErrorCode, GorgonError } from './errors.js'
 import type { TensorSlice, WeightDtype } from './native.js'
 import type { GenerationConfig } from './weights/generation-config.js'
-import {
-  bindModel,
-  findHeads,
-  type HeadsFolder,
-  type ModelFolder,
-  readHeads,
-  readModelConfig,
-  readTensorTable,
-  type TensorTable,
-  WEIGHT_BYTES,
-} from './weights/load.js'
+import { findHeads, type HeadsFolder, readHeads } from './weights/medusa-heads.js'
 import type { ModelConfig } from './weights/model-config.js'
+import { bindModel, type ModelFolder, readModelConfig } from './weights/model-folder.js'
 import type { Rope } from './weights/rope.js'
+import { readTensorTable, type TensorTable, WEIGHT_BYTES } from './weights/tensor-table.js'
 
 /** Plain data, fit for JSON. Parts that could not be read are null, and `problems` says why. */
 export interface ModelReport {

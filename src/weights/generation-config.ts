@@ -1,6 +1,7 @@
 // generation_config.json: which tokens begin and end a text, as generation (rather than training) sees it.
 import { z } from 'zod'
-import { check, MAX_EOS_IDS, type ModelConfig, readTextIds } from './model-config.js'
+import { check } from './config-check.js'
+import { MAX_EOS_IDS, type ModelConfig, readTextIds } from './model-config.js'
 
 export interface GenerationConfig {
   /** The token a text begins with; null when the model has none. */

@@ -2,8 +2,10 @@
 import { z } from 'zod'
 import { GorgonError } from '../errors.js'
 import type { ModelShape } from '../native.js'
+import { check, configError, unsupported } from './config-check.js'
 import { isJsonObject } from './json.js'
-import { ROPE_TYPES, type Rope, ropeFrequencies } from './rope.js'
+import { type Rope, ropeFrequencies } from './rope.js'
+import { extendedPositions, LAYER_TYPES, MAX_POSITIONS, readRope, ropeFields } from './rope-config.js'
 
 /** Limits on the numbers of a configuration. Well past any model in use, and small enough that no product of theirs overflows. */
 export const MAX_LAYERS = 1024
@@ -13,10 +15,6 @@ export const MAX_VOCAB = 1 << 22
 export const MAX_ATTENTION_HEADS = 1024
 /** The attention kernels' own (kernels/ops/causal_attention.h). */
 export const MAX_HEAD_DIM = 256
-/** Past this, f32 no longer tells one position from the next. */
-export const MAX_POSITIONS = 1 << 24
-export const MAX_ROPE_THETA = 1e12
-export const MAX_ROPE_FACTOR = 4096
 /** Most ids of the end of a text. */
 export const MAX_EOS_IDS = 64
 
@@ -97,12 +95,10 @@ const FAMILIES: Readonly<Record<Architecture, Family>> = {
 }
 
 const DEFAULT_RMS_EPS = 1e-6
-const DEFAULT_ROPE_THETA = 10_000
 const DEFAULT_SLIDING_WINDOW = 4096
 const DEFAULT_MAX_WINDOW_LAYERS = 28
 
 const size = (max: number) => z.int().min(1).max(max)
-const ropeFactor = z.number().min(1).max(MAX_ROPE_FACTOR)
 
 /** Fields we read. Null and absent mean the same: the default. Other keys pass, unless UNSUPPORTED names them. */
 const ConfigJson = z.looseObject({
@@ -117,14 +113,10 @@ const ConfigJson = z.looseObject({
   hidden_act: z.string().nullish(),
   rms_norm_eps: z.number().positive().max(1).nullish(),
   max_position_embeddings: size(MAX_POSITIONS).nullish(),
-  original_max_position_embeddings: size(MAX_POSITIONS).nullish(),
-  max_sequence_length: size(MAX_POSITIONS).nullish(),
   tie_word_embeddings: z.boolean().nullish(),
   attention_bias: z.boolean().nullish(),
   mlp_bias: z.boolean().nullish(),
-  rope_theta: z.number().gt(1).max(MAX_ROPE_THETA).nullish(),
-  rope_scaling: z.record(z.string(), z.unknown()).nullish(),
-  rope_parameters: z.record(z.string(), z.unknown()).nullish(),
+  ...ropeFields,
   sliding_window: z.int().min(1).nullish(),
   use_sliding_window: z.boolean().nullish(),
   max_window_layers: z.int().min(0).nullish(),
@@ -135,41 +127,6 @@ const ConfigJson = z.looseObject({
   medusa_num_layers: z.int().min(0).nullish(),
 })
 type ConfigJson = z.output<typeof ConfigJson>
-
-/** The fields of rope_scaling and rope_parameters. */
-const RopeJson = z.looseObject({
-  rope_theta: z.number().gt(1).max(MAX_ROPE_THETA).nullish(),
-  factor: ropeFactor.nullish(),
-  low_freq_factor: z.number().positive().max(MAX_ROPE_FACTOR).nullish(),
-  high_freq_factor: z.number().positive().max(MAX_ROPE_FACTOR).nullish(),
-  original_max_position_embeddings: size(MAX_POSITIONS).nullish(),
-  beta_fast: z.number().min(0).max(MAX_POSITIONS).nullish(),
-  beta_slow: z.number().min(0).max(MAX_POSITIONS).nullish(),
-  attention_factor: z.number().positive().max(MAX_ROPE_FACTOR).nullish(),
-  mscale: z.number().min(0).max(MAX_ROPE_FACTOR).nullish(),
-  mscale_all_dim: z.number().min(0).max(MAX_ROPE_FACTOR).nullish(),
-  truncate: z.boolean().nullish(),
-})
-type RopeJson = z.output<typeof RopeJson>
-
-/** Fields each type reads besides its name and theta. */
-const ROPE_FIELDS: Readonly<Record<Rope['type'], readonly string[]>> = {
-  default: [],
-  linear: ['factor'],
-  llama3: ['factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'],
-  yarn: [
-    'factor',
-    'original_max_position_embeddings',
-    'beta_fast',
-    'beta_slow',
-    'attention_factor',
-    'mscale',
-    'mscale_all_dim',
-    'truncate',
-  ],
-}
-/** Present in published files, of no effect. */
-const ROPE_FIELDS_IGNORED = ['rope_theta', 'type', 'rope_type', 'finetuned', 'partial_rotary_factor']
 
 /** Features that change the arithmetic, and the values that switch them off; null and absent always do. */
 const UNSUPPORTED: readonly { readonly key: string; readonly off: readonly unknown[]; readonly what: string }[] = [
@@ -200,9 +157,6 @@ const UNSUPPORTED: readonly { readonly key: string; readonly off: readonly unkno
   { key: 'vision_config', off: [], what: 'image input' },
   { key: 'text_config', off: [], what: 'several models in one configuration' },
 ]
-
-/** Layer types of transformers that we implement. */
-const LAYER_TYPES = ['full_attention', 'sliding_attention']
 
 /**
  * What a model's config.json says, checked.
@@ -302,34 +256,6 @@ export function readTextIds(
   }
 }
 
-/** `json` as the schema has it, or ERR_MODEL_CONFIG naming the first field that is wrong, its value and what is allowed. */
-export function check<T>(schema: z.ZodType<T>, json: unknown, where: string, prefix = ''): T {
-  const result = schema.safeParse(json)
-  if (result.success) return result.data
-  const issue = result.error.issues[0]!
-  const path = prefix + issue.path.join('.')
-  const value = issue.path.reduce<unknown>((v, key) => (v as Record<PropertyKey, unknown> | undefined)?.[key], json)
-  const shown = value === undefined ? 'missing' : JSON.stringify(value).slice(0, 80)
-  throw new GorgonError('ERR_MODEL_CONFIG', `${where}: ${path} is ${shown}. ${issue.message}.`, {
-    file: where,
-    key: path,
-    value,
-  })
-}
-
-function configError(where: string, what: string): GorgonError {
-  return new GorgonError('ERR_MODEL_CONFIG', `${where} ${what}. Check that the file belongs to this model.`, {
-    file: where,
-  })
-}
-
-function unsupported(where: string, what: string, key: string, instead: string): GorgonError {
-  return new GorgonError('ERR_UNSUPPORTED', `${where}: ${what} (${key}) is not implemented. Implemented: ${instead}.`, {
-    file: where,
-    key,
-  })
-}
-
 function readArchitecture(json: Record<string, unknown>, where: string): Architecture {
   const found = json['model_type']
   if (found === undefined && 'medusa_num_heads' in json) {
@@ -380,107 +306,6 @@ function readHeadDim(config: ConfigJson, family: Family, where: string): number 
   if (headDim > MAX_HEAD_DIM)
     throw configError(where, `has heads of width ${headDim}; at most ${MAX_HEAD_DIM} is implemented`)
   return headDim
-}
-
-/** Both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters`. Where a file has both, they must agree. */
-function readRope(config: ConfigJson, maxPositions: number, where: string, warnings: string[]): Rope {
-  const legacy = nonEmpty(config.rope_scaling)
-  const current = nonEmpty(config.rope_parameters)
-  const merged: Record<string, unknown> = { ...legacy, ...current }
-  for (const [key, value] of Object.entries(legacy ?? {})) {
-    if (JSON.stringify(merged[key]) !== JSON.stringify(value)) {
-      throw configError(where, `has two values for ${key}: one in rope_scaling and one in rope_parameters`)
-    }
-  }
-  const spelling = current ? 'rope_parameters' : 'rope_scaling'
-  if (Object.keys(merged).length > 0 && Object.keys(merged).every((key) => LAYER_TYPES.includes(key))) {
-    throw unsupported(where, 'rotary embedding that differs between layers', spelling, 'one for all layers')
-  }
-
-  const type = merged['rope_type'] ?? merged['type'] ?? (merged['factor'] === undefined ? 'default' : undefined)
-  if (typeof type !== 'string') throw configError(where, `has a ${spelling} without rope_type`)
-  const known = ROPE_TYPES.find((name) => name === type)
-  if (!known) throw unsupported(where, `the rope type "${type}"`, spelling, ROPE_TYPES.join(', '))
-  if ('mrope_section' in merged)
-    throw unsupported(where, 'multimodal rotary embedding', 'mrope_section', ROPE_TYPES.join(', '))
-  const partial = merged['partial_rotary_factor'] ?? 1
-  if (partial !== 1) {
-    throw unsupported(where, `rotary embedding over ${JSON.stringify(partial)} of a head`, 'partial_rotary_factor', '1')
-  }
-
-  const json = check(RopeJson, merged, where, `${spelling}.`)
-  if (json.rope_theta != null && config.rope_theta != null && json.rope_theta !== config.rope_theta) {
-    throw configError(
-      where,
-      `has two values for rope_theta: ${config.rope_theta}, and ${json.rope_theta} in ${spelling}`,
-    )
-  }
-  for (const key of Object.keys(merged)) {
-    if (!ROPE_FIELDS[known].includes(key) && !ROPE_FIELDS_IGNORED.includes(key)) {
-      warnings.push(`config.json: ${spelling}.${key} has no meaning for the rope type "${known}"; it is ignored`)
-    }
-  }
-  return ropeOf(known, json, config, maxPositions, where, spelling)
-}
-
-function ropeOf(
-  type: Rope['type'],
-  json: RopeJson,
-  config: ConfigJson,
-  maxPositions: number,
-  where: string,
-  spelling: string,
-): Rope {
-  const need = <K extends keyof RopeJson & string>(key: K): NonNullable<RopeJson[K]> => {
-    const value = json[key]
-    if (value == null) throw configError(where, `asks for the rope type "${type}" without ${spelling}.${key}`)
-    return value
-  }
-  const theta = json.rope_theta ?? config.rope_theta ?? DEFAULT_ROPE_THETA
-  const originalMaxPositions =
-    config.original_max_position_embeddings ?? json.original_max_position_embeddings ?? maxPositions
-  switch (type) {
-    case 'default':
-      return { type, theta }
-    case 'linear':
-      return { type, theta, factor: need('factor') }
-    case 'llama3': {
-      const lowFreqFactor = need('low_freq_factor')
-      const highFreqFactor = need('high_freq_factor')
-      if (highFreqFactor <= lowFreqFactor) {
-        throw configError(
-          where,
-          `has a high_freq_factor (${highFreqFactor}) not above its low_freq_factor (${lowFreqFactor})`,
-        )
-      }
-      return { type, theta, factor: need('factor'), lowFreqFactor, highFreqFactor, originalMaxPositions }
-    }
-    case 'yarn':
-      return {
-        type,
-        theta,
-        factor: json.factor ?? Math.max(1, maxPositions / originalMaxPositions),
-        originalMaxPositions,
-        betaFast: json.beta_fast || 32,
-        betaSlow: json.beta_slow || 1,
-        attentionFactor: json.attention_factor ?? null,
-        mscale: json.mscale ?? null,
-        mscaleAllDim: json.mscale_all_dim ?? null,
-        truncate: json.truncate ?? true,
-      }
-  }
-}
-
-function nonEmpty(value: Record<string, unknown> | null | undefined): Record<string, unknown> | null {
-  return value && Object.keys(value).length > 0 ? value : null
-}
-
-/** Positions the model may use. Published files often leave max_position_embeddings at its value before the extension. */
-function extendedPositions(rope: Rope, config: ConfigJson, maxPositions: number): number {
-  let positions = maxPositions
-  if (rope.type === 'yarn') positions = Math.max(positions, Math.floor(rope.factor * rope.originalMaxPositions))
-  if (rope.type === 'linear') positions = Math.max(positions, config.max_sequence_length ?? 0)
-  return Math.min(positions, MAX_POSITIONS)
 }
 
 /** i32 [L]: 0 where a layer sees everything. */

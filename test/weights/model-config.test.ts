@@ -6,11 +6,11 @@ import {
   MAX_HEAD_DIM,
   MAX_HIDDEN,
   MAX_LAYERS,
-  MAX_POSITIONS,
   MAX_VOCAB,
   type ModelConfig,
   parseModelConfig,
 } from '../../src/weights/model-config.js'
+import { MAX_POSITIONS } from '../../src/weights/rope-config.js'
 import { failure } from '../support/errors.js'
 
 const LLAMA = {
@@ -149,6 +149,8 @@ describe('rotary embedding', () => {
     expect(silent.rope).toMatchObject({ factor: 4 })
     const alone = parse({ ...QWEN, max_position_embeddings: 2048, rope_scaling: { type: 'yarn', factor: 2 } })
     expect(alone.rope).toMatchObject({ originalMaxPositions: 2048 })
+    const beside = parse({ ...QWEN, original_max_position_embeddings: 512, rope_scaling: { ...yarn, type: 'yarn' } })
+    expect(beside.rope).toMatchObject({ originalMaxPositions: 512 })
   })
 
   test('linear: positions up to max_sequence_length', () => {

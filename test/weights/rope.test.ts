@@ -104,7 +104,14 @@ describe('yarn', () => {
 
   test.each([true, false])('ramps from kept to divided frequencies (truncate %s)', (truncate) => {
     for (const headDim of [16, 64, 128]) {
-      for (const change of [{}, { factor: 40, betaFast: 16, betaSlow: 2, originalMaxPositions: 4096, theta: 10000 }]) {
+      const changes = [
+        {},
+        { factor: 40, betaFast: 16, betaSlow: 2, originalMaxPositions: 4096, theta: 10000 },
+        // The ramp would end past the last pair, and begin before the first.
+        { theta: 100, originalMaxPositions: 1 << 20, betaFast: 10000 },
+        { theta: 100, originalMaxPositions: 64 },
+      ]
+      for (const change of changes) {
         const rope = { ...YARN, truncate, ...change }
         // Where little of a frequency is kept, its rounding weighs as much more as the rest is divided.
         expectClose(
