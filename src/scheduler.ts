@@ -107,10 +107,12 @@ export class Scheduler {
     try {
       await this.#answer(phase, batch)
     } catch (error) {
-      // Phases check all their members before they touch any, so one bad member fails a call that changed nothing. Asked
-      // again alone, each of the others gets its answer, and the culprit its own error.
       if (batch.length === 1) return batch[0]!.reject(error)
-      for (const member of batch) await this.#answer(phase, [member]).catch(member.reject)
+      // One member's failure is not the others': asked again alone, each gets its own answer or error. Whom the failed call left in the
+      // middle of a phase cannot be asked again, and shares its error.
+      for (const member of batch) {
+        await this.#answer(phase, [member]).catch((own: unknown) => member.reject(isOutOfOrder(own) ? error : own))
+      }
     }
   }
 
@@ -125,6 +127,10 @@ export class Scheduler {
     }
     for (const [i, member] of batch.entries()) member.resolve(answers[i]!)
   }
+}
+
+function isOutOfOrder(error: unknown): boolean {
+  return (error as { code?: unknown } | null)?.code === 'ERR_STATE'
 }
 
 interface Ticket {

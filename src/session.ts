@@ -2,6 +2,7 @@
 import { GorgonError } from './errors.js'
 import type { Turn } from './generate.js'
 import type { Generation, RunningGeneration } from './generation.js'
+import type { SessionInfo } from './native.js'
 import type { GenerateOptionsInput, Message, SessionOptions } from './options.js'
 import { type EngineCore, openSequence } from './parts.js'
 import { encodeRaw, isChat, type Prompt, renderMessages, roomAfter } from './prompt.js'
@@ -10,6 +11,7 @@ import type { Sequence } from './sequence.js'
 /** What `send` takes: text or token ids to go on with, or the next message or messages of a chat. */
 export type SessionInput = Prompt | Message
 
+/** As the last turn left it. */
 export interface SessionStats {
   /** Of all turns, prompts and answers. */
   readonly tokens: number
@@ -54,6 +56,8 @@ export class Session implements AsyncDisposable {
   /** What a chat's context says, as text. */
   #chat: Addition['chat'] = null
   #sequence: Sequence | null = null
+  /** What the cache holds between turns. */
+  #held: SessionInfo | null = null
   #isRunning = false
   #running: RunningGeneration | null = null
   #closed: Promise<void> | null = null
@@ -88,7 +92,7 @@ export class Session implements AsyncDisposable {
   }
 
   stats(): SessionStats {
-    const { rows = 0, bytes = 0 } = this.#sequence?.isIntact ? this.#sequence.info : {}
+    const { rows = 0, bytes = 0 } = this.#held ?? {}
     return { tokens: this.#context.length, rows, kvBytes: bytes }
   }
 
@@ -107,6 +111,7 @@ export class Session implements AsyncDisposable {
     await this.#running?.settled
     await this.#sequence?.close()
     this.#sequence = null
+    this.#held = null
     this.#onClose(this)
   }
 
@@ -153,6 +158,7 @@ export class Session implements AsyncDisposable {
             await this.#sequence?.close()
             this.#sequence = null
           }
+          this.#held = this.#sequence?.info ?? null
         } finally {
           if (hasPlace) this.#core.places.free()
           this.#isRunning = false

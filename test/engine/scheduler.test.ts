@@ -128,6 +128,19 @@ describe('failures', () => {
     expect(native.openSessions).toBe(0)
   })
 
+  it('are shared with whom the failed call left in the middle', async () => {
+    const native = new FakeNative()
+    const scheduler = new Scheduler(native)
+    const { commit } = FakeNative.prototype
+    native.commit = async (batch) => {
+      const drafts = await commit.call(native, batch)
+      if (batch.length > 1) throw nativeError('ERR_DEVICE', 'gone after the first')
+      return drafts
+    }
+    const outcomes = await Promise.allSettled([1, 2].map((length) => decode(native, scheduler, length, 4)))
+    for (const outcome of outcomes) expect(outcome).toMatchObject({ reason: { code: 'ERR_DEVICE' } })
+  })
+
   it('of a call that throws at once reach the caller too', async () => {
     const native = new FakeNative()
     native.verify = () => {

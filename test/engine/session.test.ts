@@ -281,6 +281,17 @@ describe('lifecycle', () => {
     await session.send([2], { maxTokens: 2 })
   })
 
+  it('tells what the last turn left while the next one runs', async () => {
+    const { session, native } = open()
+    await session.send([1, 2], { maxTokens: 5 })
+    const seen: unknown[] = []
+    native.onCall = () => {
+      seen.push(session.stats())
+    }
+    await session.send([2], { maxTokens: 20, ignoreEos: true })
+    for (const stats of seen) expect(stats).toEqual({ tokens: 7, rows: 6, kvBytes: 192 })
+  })
+
   it('is not kept busy by a turn that could not begin', async () => {
     const { session } = open()
     await expect(session.send([1], { maxTokens: -1 })).rejects.toMatchObject({ code: 'ERR_OPTION' })

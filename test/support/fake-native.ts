@@ -92,6 +92,7 @@ export class FakeNative implements Native {
   onCall: (call: Call) => void | Promise<void> = () => undefined
   readonly #toy: Required<ToyOptions>
   readonly #sessions = new Map<SessionHandle, Toy>()
+  readonly #busy = new Set<Toy>()
   #count = 0
   #inFlight = false
 
@@ -254,6 +255,7 @@ export class FakeNative implements Native {
     const call: Call = { phase, sessions: toys.map((toy) => toy.number) }
     this.calls.push(call)
     this.#inFlight = true
+    for (const toy of toys) this.#busy.add(toy)
     try {
       await new Promise((resolve) => setImmediate(resolve))
       await this.onCall(call)
@@ -261,6 +263,7 @@ export class FakeNative implements Native {
       return work(toys)
     } finally {
       this.#inFlight = false
+      this.#busy.clear()
     }
   }
 
@@ -406,6 +409,7 @@ export class FakeNative implements Native {
     const toy = this.#sessions.get(session)
     this.#expect(toy !== undefined, 'ERR_ARGUMENT', 'not a session')
     this.#expect(toy!.state !== 'closed', 'ERR_CLOSED', 'use after close')
+    this.#expect(!this.#busy.has(toy!), 'ERR_BUSY', 'use during a call')
     return toy!
   }
 
