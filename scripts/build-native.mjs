@@ -199,16 +199,26 @@ function describe(tools) {
   ].join('\n')
 }
 
+function readFlags() {
+  try {
+    return parseArgs({
+      options: {
+        debug: { type: 'boolean', default: false },
+        install: { type: 'boolean', default: false },
+        check: { type: 'boolean', default: false },
+        json: { type: 'boolean', default: false },
+        help: { type: 'boolean', default: false },
+      },
+    }).values
+  } catch (error) {
+    process.stderr.write(`${error.message}\n\n${usage}`)
+    return null
+  }
+}
+
 async function main() {
-  const { values } = parseArgs({
-    options: {
-      debug: { type: 'boolean', default: false },
-      install: { type: 'boolean', default: false },
-      check: { type: 'boolean', default: false },
-      json: { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false },
-    },
-  })
+  const values = readFlags()
+  if (!values) return 1
   if (values.help) {
     process.stdout.write(usage)
     return 0

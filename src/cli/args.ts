@@ -1,0 +1,174 @@
+// Flags as data: how each is spelled, which option it sets, and the reading of what a user gave.
+import { Option } from 'commander'
+import { type GenerateOptions, GorgonError, isGorgonError, type LoadOptions } from '../index.js'
+import { parseGenerateOptions, parseLoadOptions } from '../options.js'
+
+/** Bad arguments; the message says what is wrong and what is allowed. */
+export class UsageError extends GorgonError {
+  constructor(message: string, cause?: unknown) {
+    super('ERR_OPTION', message, {}, cause)
+  }
+}
+
+/** The options object a flag belongs to. Speculation and cache are the engine's here, so that rules between their fields are checked at once. */
+type Target = 'load' | 'generate'
+
+interface Flag {
+  readonly target: Target
+  /** Heading in the help. */
+  readonly group: string
+  /** As commander takes it. */
+  readonly flags: string
+  /** The option it sets. */
+  readonly path: string
+  /** Text to what the schema checks; what cannot be read is handed on as it is, for the schema to refuse. */
+  readonly read: (text: string) => unknown
+  readonly help: string
+  /** What is allowed, where the option is spelled otherwise than the flag. */
+  readonly allowed?: string | undefined
+}
+
+const asText = (text: string): unknown => text
+const asNumber = (text: string): unknown => (/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text)
+/** Seeds have 64 bits: more than a number holds. */
+const asSeed = (text: string): unknown => {
+  if (!/^\d+$/.test(text)) return text
+  return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text)
+}
+const asTree = (text: string): unknown => (/^\d+$/.test(text) ? Number(text) : text)
+const asHeads = (text: string): unknown => (text === 'none' ? false : text)
+
+type Line = readonly [flags: string, path: string, read: Flag['read'], help: string, allowed?: string]
+
+const group = (target: Target, heading: string, lines: readonly Line[]): Flag[] =>
+  lines.map(([flags, path, read, help, allowed]) => ({ target, group: heading, flags, path, read, help, allowed }))
+
+const TREES = 'auto, the name of a tree, a number of nodes, or chain:N'
+const SEEDS = 'a whole number from 0 to 2^64 - 1'
+
+/** Every flag that sets an option. */
+const FLAGS: readonly Flag[] = [
+  ...group('load', 'Model:', [
+    ['--model <DIR|ID>', 'model', asText, 'model folder; the demo model when left out'],
+    ['--heads <DIR|none>', 'heads', asHeads, "Medusa heads; the model's own when left out"],
+    ['--backend <auto|cpu|cuda>', 'backend', asText, 'what computes'],
+    ['--dtype <auto|f32|bf16|f16>', 'dtype', asText, 'of weights; auto is as in the checkpoint'],
+    ['--threads <N>', 'threads', asNumber, 'compute threads; 0 is one per physical core'],
+  ]),
+  ...group('generate', 'Decoding:', [
+    ['--max-tokens <N>', 'maxTokens', asNumber, 'most tokens to generate'],
+    ['--temperature <T>', 'temperature', asNumber, '0 is greedy'],
+    ['--top-p <P>', 'topP', asNumber, 'sample among the likeliest tokens that make up P; 1 is off'],
+    ['--top-k <K>', 'topK', asNumber, 'sample among the K likeliest tokens; 0 is off'],
+    ['--seed <S>', 'seed', asSeed, 'same seed, same text; random when left out', SEEDS],
+    ['--stop <STR>', 'stop', asText, 'end before this text; can be given several times', 'text that is not empty'],
+  ]),
+  ...group('load', 'Speculation:', [
+    ['--accept <exact|typical>', 'speculation.accept.rule', asText, 'exact: as plain decoding', 'exact or typical'],
+    ['--tree <auto|NAME|N|chain:N>', 'speculation.tree', asTree, 'shape of the draft', TREES],
+  ]),
+  ...group('load', 'KV cache:', [
+    ['--kv <snapkv|full|h2o|streaming>', 'kv.policy', asText, 'which rows of the prompt are kept'],
+    ['--budget <N>', 'kv.budget', asNumber, 'rows kept per layer and KV head, window included'],
+    ['--window <N>', 'kv.window', asNumber, 'last prompt tokens: always kept, and their queries vote'],
+    ['--pool <max|avg>', 'kv.pool', asText, 'kind of smoothing over votes'],
+    ['--pool-size <N>', 'kv.poolSize', asNumber, 'width of the smoothing; odd'],
+  ]),
+]
+
+/** Can be given several times: what is read is an array. */
+const REPEATABLE = '--stop'
+
+/** The name messages use: `--max-tokens`. */
+const nameOf = (one: Flag): string => one.flags.split(' ', 1)[0]!
+
+/** The key commander stores its value under: `maxTokens`. */
+const keyOf = (one: Flag): string => new Option(one.flags).attributeName()
+
+type Tree = { [key: string]: unknown }
+
+function valueAt(object: unknown, path: string): unknown {
+  return path.split('.').reduce<unknown>((value, key) => (value as Tree | undefined)?.[key], object)
+}
+
+function setAt(object: Tree, path: string, value: unknown): void {
+  const keys = path.split('.')
+  const last = keys.pop()!
+  let inner = object
+  for (const key of keys) {
+    inner[key] ??= {}
+    inner = inner[key] as Tree
+  }
+  inner[last] = value
+}
+
+/** Commander's options for the flags of a target, with the defaults their schemas give. */
+export function optionsOf(target: Target): Option[] {
+  const defaults = target === 'load' ? parseLoadOptions('demo') : parseGenerateOptions()
+  return FLAGS.filter((one) => one.target === target).map((one) => {
+    const isPlain = one.path !== 'model' && nameOf(one) !== REPEATABLE
+    const fallback = isPlain ? valueAt(defaults, one.path) : undefined
+    const option = new Option(one.flags, fallback === undefined ? one.help : `${one.help} (default ${fallback})`)
+    if (nameOf(one) === REPEATABLE) option.argParser((text: string, before?: string[]) => [...(before ?? []), text])
+    return option.helpGroup(one.group)
+  })
+}
+
+/** What commander collected, by key. */
+export type Given = Readonly<Record<string, unknown>>
+
+/**
+ * The load options that the flags given make up over `base`, with defaults.
+ *
+ * @throws {UsageError} naming the flag, its value and what is allowed.
+ */
+export function readLoadOptions(given: Given, base: LoadOptions) {
+  return read('load', given, base, parseLoadOptions)
+}
+
+/** The same for generate options. */
+export function readGenerateOptions(given: Given, base: GenerateOptions) {
+  return read('generate', given, base, parseGenerateOptions)
+}
+
+function read<Options, Checked>(
+  target: Target,
+  given: Given,
+  base: Options,
+  parse: (options: Options) => Checked,
+): Checked {
+  const options = structuredClone(base) as Tree
+  for (const one of FLAGS) {
+    const value = given[keyOf(one)]
+    if (one.target !== target || value === undefined) continue
+    setAt(options, one.path, Array.isArray(value) ? value.map(one.read) : one.read(value as string))
+  }
+  try {
+    return parse(options as Options)
+  } catch (error) {
+    throw inFlags(error, target, given)
+  }
+}
+
+interface Problem {
+  readonly path: string
+  readonly message: string
+}
+
+/** The schemas speak of options; the user wrote flags. */
+function inFlags(error: unknown, target: Target, given: Given): unknown {
+  if (!isGorgonError(error) || !Array.isArray(error.details['problems'])) return error
+  const messages = (error.details['problems'] as Problem[]).map(({ path, message }) => {
+    const one = FLAGS.find((candidate) => candidate.target === target && isAtOrBelow(path, candidate.path))
+    if (!one) return message
+    const value = [given[keyOf(one)]]
+      .flat()
+      .map((text) => JSON.stringify(text))
+      .join(', ')
+    return one.allowed ? `${nameOf(one)} is ${value}: use ${one.allowed}.` : message.replace(path, nameOf(one))
+  })
+  return new UsageError(messages.join('\n'), error)
+}
+
+const isAtOrBelow = (path: string, parent: string): boolean =>
+  path === parent || (/^[.[]/.test(path.slice(parent.length)) && path.startsWith(parent))

@@ -1,0 +1,140 @@
+// gorgon generate: one prompt in, its continuation out, as text or as one JSON object.
+import { constants } from 'node:fs'
+import { access, writeFile } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import { type Chunk, type Engine, GorgonError, inspect, loadEngine, type Result } from '../index.js'
+import { type Given, readGenerateOptions, readLoadOptions } from './args.js'
+import { bytes } from './format.js'
+import { type Io, write } from './io.js'
+import { createProgress } from './progress.js'
+import { type PromptSource, readPrompt } from './prompts.js'
+
+/** Flags of this command beside those that set options. */
+interface GenerateFlags extends PromptSource {
+  readonly plain?: true
+  readonly ignoreEos?: true
+  readonly dumpKept?: string
+  readonly json?: true
+}
+
+export async function generate(given: Given, io: Io): Promise<void> {
+  const flags: GenerateFlags = given
+  const load = readLoadOptions(given, {
+    model: 'demo',
+    ...(flags.plain && { speculation: { mode: 'off' } }),
+    ...(flags.dumpKept !== undefined && { kv: { reportKept: true } }),
+  })
+  const options = readGenerateOptions(given, { ignoreEos: flags.ignoreEos ?? false })
+  const prompt = await readPrompt(flags, io)
+  if (flags.dumpKept !== undefined) await checkWritable(flags.dumpKept)
+
+  const progress = createProgress(io.stderr)
+  let isMidLine = false
+  try {
+    await using engine = await loadEngine({
+      ...load,
+      signal: io.signal,
+      onProgress: ({ done, total }) => progress.show('loading', done, total),
+    })
+    progress.clear()
+    const generation = engine.generate(prompt, {
+      ...options,
+      signal: io.signal,
+      onPrefill: ({ done, total }) => progress.show('reading the prompt', done, total),
+    })
+    for await (const chunk of generation) {
+      progress.clear()
+      if (flags.json) continue
+      isMidLine = io.stdout.isTTY ?? false
+      await write(io.stdout, shown(chunk, engine))
+    }
+    const result = await generation
+    if (flags.dumpKept !== undefined) await dumpKept(flags.dumpKept, result, load.kv.window, engine)
+    if (flags.json) await write(io.stdout, `${JSON.stringify(asJson(result, engine))}\n`)
+    else if (io.stdout.isTTY) {
+      await write(io.stderr, `\n${summary(result)}\n`)
+      isMidLine = false
+    }
+  } finally {
+    progress.clear()
+    // An error, or the shell's prompt, belongs on a line of its own.
+    if (isMidLine) await write(io.stderr, '\n').catch(() => undefined)
+  }
+}
+
+/** Without a tokenizer there is no text, and ids are what there is to see. */
+function shown(chunk: Chunk, engine: Engine): string {
+  return engine.info.hasTokenizer ? chunk.text : [...chunk.tokens].map((id) => `${id} `).join('')
+}
+
+/** The contract scripts depend on: README.md describes it. */
+function asJson(result: Result, { info }: Engine): object {
+  const { text, tokens, usage, finish, timing, speculation, kv } = result
+  return {
+    text,
+    tokens: [...tokens],
+    promptTokens: usage.prompt,
+    finish,
+    timing: {
+      prefillMs: timing.prefillMs,
+      ttftMs: timing.ttftMs,
+      decodeMs: timing.decodeMs,
+      tokensPerSecond: timing.tokensPerSecond,
+    },
+    speculation: {
+      steps: speculation.steps,
+      tokensPerStep: speculation.tokensPerStep,
+      acceptedByDepth: speculation.byDepth.map(({ accepted }) => accepted),
+      tree: speculation.tree,
+    },
+    kv: {
+      policy: kv.policy,
+      promptTokens: kv.promptTokens,
+      keptTokens: kv.keptTokens,
+      bytes: kv.bytes,
+      fullBytes: kv.fullBytes,
+    },
+    engine: { backend: info.backend, isa: info.isa, dtype: info.dtype, threads: info.threads },
+  }
+}
+
+function summary({ usage, timing, speculation, kv, finish }: Result): string {
+  return [
+    `${usage.completion} tokens (${finish})`,
+    `${timing.tokensPerSecond.toFixed(1)} tokens/s`,
+    `${speculation.tokensPerStep.toFixed(2)} tokens/step`,
+    `prompt rows kept ${kv.keptTokens} of ${kv.promptTokens} (${bytes(kv.bytes)})`,
+  ].join(', ')
+}
+
+/** Better known before a long generation than after it. */
+async function checkWritable(file: string): Promise<void> {
+  const folder = dirname(resolve(file))
+  try {
+    await access(folder, constants.W_OK)
+  } catch (error) {
+    throw new GorgonError(
+      'ERR_FILE',
+      `${file} cannot be written: its folder ${folder} is missing or read-only.`,
+      { file },
+      error,
+    )
+  }
+}
+
+/** Writes `[layer][kvHead][position]`, ascending, without the window. */
+async function dumpKept(file: string, { kv }: Result, window: number, engine: Engine): Promise<void> {
+  const kept = kv.kept ?? (await everyPosition(engine.info.model, kv.promptTokens - window))
+  try {
+    await writeFile(file, `${JSON.stringify(kept)}\n`)
+  } catch (error) {
+    throw new GorgonError('ERR_FILE', `${file} cannot be written: ${(error as Error).message}.`, { file }, error)
+  }
+}
+
+/** Of a cache that was left whole. */
+async function everyPosition(model: string, count: number): Promise<number[][][]> {
+  const { model: shape } = await inspect(model, { heads: false })
+  const positions = Array.from({ length: Math.max(0, count) }, (_, position) => position)
+  return Array.from({ length: shape?.layers ?? 0 }, () => Array.from({ length: shape?.kvHeads ?? 0 }, () => positions))
+}

@@ -1,0 +1,36 @@
+#!/usr/bin/env node
+// The process around the commands: its streams, its signals, its exit code.
+import { constants } from 'node:os'
+import type { Io } from './io.js'
+import { run } from './program.js'
+
+const interruption = new AbortController()
+let exitCode = 0
+
+function interrupt(signal: 'SIGINT' | 'SIGTERM'): void {
+  const code = 128 + constants.signals[signal]
+  // The first one lets the command close what it opened; whoever asks twice does not want to wait.
+  if (interruption.signal.aborted) process.exit(code)
+  exitCode = code
+  interruption.abort()
+}
+
+const onInterrupt = (): void => interrupt('SIGINT')
+const onTerminate = (): void => interrupt('SIGTERM')
+process.on('SIGINT', onInterrupt)
+process.on('SIGTERM', onTerminate)
+
+const io: Io = {
+  get stdin() {
+    return process.stdin
+  },
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  signal: interruption.signal,
+}
+
+const code = await run(process.argv.slice(2), io)
+process.exitCode = exitCode || code
+process.off('SIGINT', onInterrupt)
+process.off('SIGTERM', onTerminate)

@@ -1,0 +1,170 @@
+// The commands, their help, and the one place where an error becomes a message and an exit code.
+import { Command, CommanderError } from 'commander'
+import { type ErrorCode, isGorgonError } from '../index.js'
+import { optionsOf, UsageError } from './args.js'
+import { demo } from './demo.js'
+import { doctor } from './doctor.js'
+import { generate } from './generate.js'
+import { inspectFolder } from './inspect.js'
+import { type Io, ReaderGone, write } from './io.js'
+import { packageManifest } from './package.js'
+
+/** Exit codes: done; anything else; bad arguments or input; interrupted. */
+const DONE = 0
+const FAILED = 1
+const BAD_INPUT = 2
+const INTERRUPTED = 130
+
+/** Which codes the user can mend by giving something else. */
+const EXIT_CODES: Readonly<Record<ErrorCode, typeof FAILED | typeof BAD_INPUT>> = {
+  ERR_ADDON_MISSING: FAILED,
+  ERR_ARGUMENT: FAILED,
+  ERR_BUSY: FAILED,
+  ERR_CANCELLED: FAILED,
+  ERR_CHAT_TEMPLATE: BAD_INPUT,
+  ERR_CLOSED: FAILED,
+  ERR_CONSUMED: FAILED,
+  ERR_CONTEXT_OVERFLOW: BAD_INPUT,
+  ERR_DEVICE: BAD_INPUT,
+  ERR_DTYPE: FAILED,
+  ERR_EMPTY_PROMPT: BAD_INPUT,
+  ERR_FILE: BAD_INPUT,
+  ERR_HEADS_FORMAT: BAD_INPUT,
+  ERR_HEADS_MISMATCH: BAD_INPUT,
+  ERR_INTERNAL: FAILED,
+  ERR_IO: FAILED,
+  ERR_MODEL_CONFIG: BAD_INPUT,
+  ERR_MODEL_NOT_FOUND: BAD_INPUT,
+  ERR_OPTION: BAD_INPUT,
+  ERR_OUT_OF_MEMORY: FAILED,
+  ERR_QUEUE_FULL: FAILED,
+  ERR_SAFETENSORS: BAD_INPUT,
+  ERR_SHAPE: FAILED,
+  ERR_STATE: FAILED,
+  ERR_TENSOR: BAD_INPUT,
+  ERR_TOKEN_RANGE: BAD_INPUT,
+  ERR_TOKENIZER: BAD_INPUT,
+  ERR_TREE: BAD_INPUT,
+  ERR_UNSUPPORTED: BAD_INPUT,
+}
+
+const GENERATE_EXAMPLES = `
+Examples:
+  gorgon generate 'export function add('
+  gorgon generate --prompt-file long.ts --budget 1024 --max-tokens 200
+  cat notes.md | gorgon generate --prompt-file - --model ./my-model --heads ./my-heads
+  gorgon generate 'const x =' --temperature 0.7 --seed 1 --json
+  gorgon generate 'const x =' --plain --kv full        # no speculation, no compression
+
+Text goes to standard output, everything else to standard error.
+Exit codes: 0 done, 2 bad arguments or input, 1 anything else, 130 interrupted.`
+
+function createProgram(io: Io, finish: (exitCode: number) => void): Command {
+  const program = new Command('gorgon')
+    .description('Fast long-prompt text generation: Medusa tree speculation over a SnapKV-compressed cache.')
+    .version(packageManifest().version, '--version', 'print the version')
+    .helpOption('-h, --help', 'show help')
+    .helpCommand(false)
+    .exitOverride()
+    .configureHelp({ helpWidth: 110 })
+    // Errors are reported by run(), in one form for all.
+    .configureOutput({ writeOut: (text) => void io.stdout.write(text), writeErr: () => undefined })
+    .addHelpText('after', '\nStart with "gorgon demo"; "gorgon COMMAND --help" says more.')
+
+  const generateCommand = program
+    .command('generate')
+    .description('continue a prompt')
+    .argument('[PROMPT]', 'the text to continue')
+    .optionsGroup('Input:')
+    .option('--prompt-file <F>', 'read the prompt from a file; - is standard input')
+    .option('--prompt-ids <F.json>', 'a JSON array of token ids, used as they are')
+  for (const option of [...optionsOf('load'), ...optionsOf('generate')]) generateCommand.addOption(option)
+  generateCommand
+    .optionsGroup('Decoding:')
+    .option('--ignore-eos', 'go on after an end-of-sequence token')
+    .optionsGroup('Speculation:')
+    .option('--plain', 'no speculation: one token per step')
+    .optionsGroup('KV cache:')
+    .option('--dump-kept <F.json>', 'write the prompt rows kept, by layer and KV head, window left out')
+    .optionsGroup('Output:')
+    .option('--json', 'print one JSON object instead of text')
+    .addHelpText('after', GENERATE_EXAMPLES)
+    .action((prompt: string | undefined, given) => generate({ ...given, prompt }, io))
+
+  program
+    .command('inspect')
+    .description('say what a model folder holds, without loading its weights')
+    .argument('<DIR>', 'model folder')
+    .option('--heads <DIR|none>', 'Medusa heads to check against it; those in the folder when left out')
+    .option('--json', 'print one JSON object instead of text')
+    .action(async (folder: string, given) => finish((await inspectFolder(folder, given, io)) ? DONE : BAD_INPUT))
+
+  program
+    .command('doctor')
+    .description('say what is here, what is missing, and what to do about it')
+    .option('--json', 'print one JSON object instead of text')
+    .action(async (given) => finish((await doctor(given, io)) ? DONE : FAILED))
+
+  const demoCommand = program.command('demo').description('compare plain decoding with Medusa and SnapKV, here and now')
+  const demoFlags = ['--threads', '--temperature']
+  for (const option of [...optionsOf('load'), ...optionsOf('generate')]) {
+    if (demoFlags.includes(option.long!)) demoCommand.addOption(option)
+  }
+  demoCommand.action(async (given) => finish((await demo(given, io)) ? DONE : FAILED))
+
+  return program
+}
+
+/** Runs one command line (without `node` and the script) and gives its exit code. Everything it prints goes through `io`. */
+export async function run(argv: readonly string[], io: Io): Promise<number> {
+  // A stream that breaks is seen by whoever writes; without a listener, now or later, it would end the process.
+  for (const stream of [io.stdout, io.stderr]) stream.on('error', () => undefined)
+  let exitCode: number = DONE
+  const program = createProgram(io, (code) => {
+    exitCode = code
+  })
+  try {
+    if (argv.length === 0) throw new UsageError('no command is given.')
+    await program.parseAsync(argv, { from: 'user' })
+    return exitCode
+  } catch (error) {
+    return await report(error, program, argv, io)
+  }
+}
+
+async function report(error: unknown, program: Command, argv: readonly string[], io: Io): Promise<number> {
+  if (io.signal.aborted) return INTERRUPTED
+  if (error instanceof ReaderGone) return DONE
+  if (error instanceof CommanderError && error.exitCode === 0) return DONE
+
+  const { code, message, hasHelp = false } = describe(error)
+  let text = `gorgon: ${code}: ${message}\n`
+  if (io.env['GORGON_DEBUG']) text += `${stackOf(error)}\n`
+  if (hasHelp) {
+    const command = program.commands.find((one) => one.name() === argv[0]) ?? program
+    text += `\n${command.helpInformation()}`
+  }
+  await write(io.stderr, text).catch(() => undefined)
+  return (EXIT_CODES as Readonly<Record<string, number>>)[code] ?? FAILED
+}
+
+function describe(error: unknown): { code: string; message: string; hasHelp?: boolean } {
+  if (isGorgonError(error)) return { code: error.code, message: error.message, hasHelp: error instanceof UsageError }
+  if (error instanceof CommanderError) {
+    // `error: unknown option '--x'`, a line break, `(Did you mean --y?)`.
+    return { code: 'ERR_OPTION', message: error.message.replace(/^error: /, '').replace(/\n/g, ' '), hasHelp: true }
+  }
+  // The system's refusals, such as a full disk, have a code of their own and are nobody's bug.
+  const { code, syscall, message = String(error) } = (error ?? {}) as Partial<NodeJS.ErrnoException>
+  if (code && syscall) return { code, message: `${message}.` }
+  return {
+    code: 'ERR_INTERNAL',
+    message: `${message}. This is a bug in gorgon: please report it (GORGON_DEBUG=1 adds a stack).`,
+  }
+}
+
+function stackOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const own = error.stack ?? error.message
+  return error.cause === undefined ? own : `${own}\ncaused by: ${stackOf(error.cause)}`
+}
