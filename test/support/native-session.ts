@@ -125,7 +125,9 @@ export async function decodeTurn(
     steps += 1
     committed += accepted.tokens.length
     tokens.push(...accepted.tokens)
-    ;[drafts] = (await addon.commit([{ session, path: accepted.path, medusaHeads: tree.depth, topK }])) as [typeof drafts]
+    ;[drafts] = (await addon.commit([{ session, path: accepted.path, medusaHeads: tree.depth, topK }])) as [
+      typeof drafts,
+    ]
   }
   return { tokens: tokens.slice(0, count), steps, committed, kept }
 }
