@@ -68,7 +68,7 @@ describe('without the addon', () => {
   test('generate says what was tried and what to run', async () => {
     const { exit, stderr } = start(['generate', 'x'], env)
     expect(await exit).toEqual([1, null])
-    expect(await stderr).toMatch(/^gorgon: ERR_ADDON_MISSING: .*npm run build:native.*\n[^]*\/nowhere\/gorgon\.node/)
+    expect(await stderr).toMatch(/^gorgon: ERR_ADDON_MISSING: .*npm run build:native.*\n[\s\S]*\/nowhere\/gorgon\.node/)
   })
 
   test('doctor says so, shows the build tools, and exits with 1', async () => {
