@@ -1,0 +1,46 @@
+// What the documents say about flags, codes and files is so.
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { ERROR_CODES, NATIVE_ERROR_CODES } from '../src/errors.js'
+import { gorgon } from './cli/command.js'
+
+const read = (path: string) => readFileSync(path, 'utf8')
+const documents = ['.', 'kernels', 'heads'].flatMap((folder) =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => join(folder, name)),
+)
+const manifest = JSON.parse(read('package.json')) as { scripts: Record<string, string>; files: string[] }
+
+describe.each(documents)('%s', (path) => {
+  test('links to files that exist', () => {
+    const targets = [...read(path).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map((match) => match[1]!)
+    expect(targets.filter((target) => !existsSync(join(dirname(path), target)))).toEqual([])
+  })
+
+  test('names error codes that exist', () => {
+    const known: readonly string[] = [...ERROR_CODES, ...NATIVE_ERROR_CODES]
+    const named = [...read(path).matchAll(/\bERR_[A-Z]+(?:_[A-Z]+)*\b/g)].map((match) => match[0])
+    expect(named.filter((code) => !known.includes(code))).toEqual([])
+  })
+
+  test('names npm scripts that exist', () => {
+    const named = [...read(path).matchAll(/npm run ([a-z][a-z:-]*)/g)].map((match) => match[1]!)
+    expect(named.filter((name) => !(name in manifest.scripts))).toEqual([])
+  })
+})
+
+test('the README shows the flags that generate has, and no others', async () => {
+  const flagsOf = (text: string) => [...new Set(text.match(/--[a-z][a-z-]*/g))].sort()
+  const shown = /^gorgon generate [\s\S]*?(?=^gorgon inspect)/m.exec(read('README.md'))?.[0] ?? ''
+  const { stdout } = await gorgon(['generate', '--help'])
+  const defined = [...stdout.matchAll(/^ {2}(?:-h, )?(--[a-z-]+)/gm)].map((match) => match[1]!)
+  expect(flagsOf(shown)).toEqual(defined.filter((flag) => flag !== '--help').sort())
+})
+
+test('the package publishes what its manifest points at', () => {
+  for (const path of manifest.files.filter((one) => !one.startsWith('dist') && !one.includes('*'))) {
+    expect(existsSync(path), path).toBe(true)
+  }
+})
