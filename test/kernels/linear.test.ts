@@ -1,0 +1,236 @@
+// linear: against its oracle, against the bit-level specification of its sums, on every instruction set.
+import { describe, expect, it } from 'vitest'
+import { type Dtype, round } from '../oracle/dtype.js'
+import { linear } from '../oracle/linear.js'
+import { product } from '../oracle/reduction-order.js'
+import { EPSILON, expectClose, expectSameBits, tolerance } from '../support/compare.js'
+import { fastestIsa, isas, onEveryIsa, ops, roundUp, rowOf, strided } from '../support/ops.js'
+import { Output } from '../support/output.js'
+import { Random } from '../support/random.js'
+
+const DTYPES: Dtype[] = ['f32', 'f16', 'bf16']
+
+interface LinearCase {
+  rows: number
+  depth: number
+  columns: number
+  dtype: Dtype
+  bias?: boolean
+  add?: boolean
+}
+
+const nameOf = ({ rows, depth, columns, dtype, bias, add }: LinearCase): string =>
+  `${dtype} M=${rows} K=${depth} N=${columns}${bias ? ' bias' : ''}${add ? ' add' : ''}`
+
+interface Inputs {
+  x: Float32Array
+  w: Float32Array
+  bias: Float32Array | null
+  residual: Float32Array
+}
+
+function inputsOf(c: LinearCase, random: Random): Inputs {
+  const values = (count: number, dtype: Dtype) => random.normals(count).map((value) => round(dtype, value))
+  return {
+    // bf16 products take bf16 values; other dtypes any f32.
+    x: values(c.rows * c.depth, c.dtype === 'bf16' ? 'bf16' : 'f32'),
+    w: values(c.columns * c.depth, c.dtype),
+    bias: c.bias ? values(c.columns, 'f32') : null,
+    residual: values(c.rows * c.columns, 'f32'),
+  }
+}
+
+/** [M, N], with strides larger than the rows and guarded outputs. */
+function run(isa: string, threads: number, c: LinearCase, { x, w, bias, residual }: Inputs): Float32Array {
+  const xStride = roundUp(c.depth, 32) + 16
+  const out = new Output({
+    rows: c.rows,
+    width: c.columns,
+    stride: c.columns + 5,
+    ...(c.add ? { initial: residual } : {}),
+  })
+  ops.linear(isa, threads, {
+    x: strided(x, c.rows, c.depth, xStride),
+    xStride,
+    rows: c.rows,
+    depth: c.depth,
+    w,
+    dtype: c.dtype,
+    columns: c.columns,
+    bias,
+    out: out.array,
+    outStride: out.stride,
+    add: c.add ?? false,
+  })
+  return out.values()
+}
+
+function check(c: LinearCase): void {
+  const random = new Random(`linear ${nameOf(c)}`)
+  const inputs = inputsOf(c, random)
+  const place = { random, axes: { m: c.rows, n: c.columns } }
+  const got = onEveryIsa(place, (isa, threads) => run(isa, threads, c, inputs))
+  const extra = c.add ? inputs.residual : new Float32Array(c.rows * c.columns)
+  const expected = linear(inputs.x, inputs.w, c, inputs.bias).map((value, i) => value + extra[i]!)
+  const squared = (values: Float32Array) => values.map((value) => value * value)
+  const squares = linear(squared(inputs.x), squared(inputs.w), c, inputs.bias && squared(inputs.bias))
+  expectClose(
+    got,
+    expected,
+    (i) =>
+      tolerance({
+        epsilon: EPSILON.f32,
+        reduction: c.depth + 2,
+        magnitude: Math.sqrt(squares[i]! + extra[i]! ** 2),
+        factor: 1,
+      }),
+    place,
+  )
+}
+
+describe('linear against the oracle', () => {
+  const boundaries = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65]
+  for (const dtype of DTYPES) {
+    it(`${dtype}: every depth around a tile`, () => {
+      for (const depth of [...boundaries, 127, 129]) check({ rows: 3, depth, columns: 17, dtype })
+    })
+    it(`${dtype}: every number of columns around a block`, () => {
+      for (const columns of [...boundaries, 127, 129, 257]) check({ rows: 2, depth: 40, columns, dtype, bias: true })
+    })
+    it(`${dtype}: every number of rows around the register tile and the pass`, () => {
+      for (const rows of [...boundaries, 3, 4, 5, 6, 7, 8, 12, 13, 95, 96, 97]) {
+        check({ rows, depth: 33, columns: 70, dtype, add: rows % 2 === 0 })
+      }
+    })
+    it(`${dtype}: bias, residual, both`, () => {
+      for (const bias of [false, true]) {
+        for (const add of [false, true]) check({ rows: 7, depth: 96, columns: 50, dtype, bias, add })
+      }
+    })
+  }
+})
+
+describe('linear, row by row', () => {
+  for (const dtype of DTYPES) {
+    it(`${dtype}: a row alone has the bits it has among 64 others`, () => {
+      const c: LinearCase = { rows: 65, depth: 97, columns: 83, dtype, bias: true }
+      const random = new Random(`linear alone ${nameOf(c)}`)
+      const inputs = inputsOf(c, random)
+      for (const isa of isas) {
+        const together = run(isa, 2, c, inputs)
+        for (let m = 0; m < c.rows; m++) {
+          const alone = run(isa, 1, { ...c, rows: 1 }, { ...inputs, x: rowOf(inputs.x, m, c.depth) })
+          const place = { random, axes: { n: c.columns }, what: `${isa}, row ${m}` }
+          expectSameBits(alone, rowOf(together, m, c.columns), place)
+        }
+      }
+    })
+  }
+
+  it('a column is the same whichever columns are beside it', () => {
+    const c: LinearCase = { rows: 5, depth: 64, columns: 150, dtype: 'bf16' }
+    const random = new Random(`linear columns ${nameOf(c)}`)
+    const inputs = inputsOf(c, random)
+    const all = run(fastestIsa, 1, c, inputs)
+    for (const columns of [1, 16, 48, 64, 65, 80]) {
+      const some = run(fastestIsa, 1, { ...c, columns }, { ...inputs, w: inputs.w.slice(0, columns * c.depth) })
+      const same = new Float32Array(c.rows * columns)
+      for (let m = 0; m < c.rows; m++) same.set(all.subarray(m * c.columns, m * c.columns + columns), m * columns)
+      expectSameBits(some, same, { random, axes: { m: c.rows, n: columns } })
+    }
+  })
+})
+
+describe('linear, bit for bit as specified', () => {
+  /** Values whose exponents spread over 2^-range to 2^range, so that sums round in every place. */
+  function spread(count: number, range: number, random: Random, dtype: Dtype): Float32Array {
+    return Float32Array.from({ length: count }, () =>
+      round(dtype, random.normal() * 2 ** Math.round(random.uniform(-range, range))),
+    )
+  }
+
+  const CASES: { dtype: Dtype; depth: number; range: number }[] = [
+    { dtype: 'bf16', depth: 32, range: 2 },
+    { dtype: 'bf16', depth: 200, range: 0 },
+    { dtype: 'bf16', depth: 200, range: 20 },
+    { dtype: 'bf16', depth: 64, range: 62 },
+    { dtype: 'f16', depth: 100, range: 3 },
+    { dtype: 'f32', depth: 100, range: 0 },
+    { dtype: 'f32', depth: 100, range: 12 },
+    { dtype: 'f32', depth: 64, range: 62 },
+  ]
+  for (const { dtype, depth, range } of CASES) {
+    it(`${dtype} K=${depth}, exponents within ${range}: two chains per 32 of depth, then c + (even + odd)`, () => {
+      const c: LinearCase = { rows: 9, depth, columns: 40, dtype }
+      const random = new Random(`linear order ${nameOf(c)} range ${range}`)
+      const x = spread(c.rows * depth, range, random, dtype === 'bf16' ? 'bf16' : 'f32')
+      const w = spread(c.columns * depth, range, random, dtype)
+      const expected = new Float32Array(c.rows * c.columns)
+      for (let m = 0; m < c.rows; m++) {
+        for (let n = 0; n < c.columns; n++) {
+          expected[m * c.columns + n] = product(rowOf(x, m, depth), rowOf(w, n, depth))
+        }
+      }
+      const place = { random, axes: { m: c.rows, n: c.columns } }
+      const got = onEveryIsa(place, (isa, threads) =>
+        run(isa, threads, c, { x, w, bias: null, residual: new Float32Array(0) }),
+      )
+      expectSameBits(got, expected, place)
+    })
+  }
+
+  it('subnormal weights, inputs, products and sums are zeros', () => {
+    const tiny = 2 ** -133
+    const cases: [string, number[], number[], number][] = [
+      ['a subnormal weight', [1, 0], [tiny, 0], 0],
+      ['a subnormal input', [tiny, 0], [1, 0], 0],
+      ['a product that underflows', [2 ** -70, 0], [2 ** -70, 0], 0],
+      ['a sum that underflows', [2 ** -63, -(2 ** -63)], [2 ** -63, 1.0078125 * 2 ** -63], 0],
+      ['the smallest normal product', [2 ** -63, 0], [2 ** -63, 0], 2 ** -126],
+    ]
+    for (const [name, x, w, expected] of cases) {
+      for (const dtype of ['f32', 'bf16'] as const) {
+        const c: LinearCase = { rows: 1, depth: 2, columns: 1, dtype }
+        const inputs = {
+          x: Float32Array.from(x),
+          w: Float32Array.from(w),
+          bias: null,
+          residual: new Float32Array(0),
+        }
+        for (const isa of isas) expect(Math.abs(run(isa, 1, c, inputs)[0]!), `${name}, ${dtype}, ${isa}`).toBe(expected)
+      }
+    }
+  })
+})
+
+describe('linear with values that are not numbers', () => {
+  it('NaN and infinity stay in their rows and columns', () => {
+    for (const dtype of DTYPES) {
+      const c: LinearCase = { rows: 9, depth: 40, columns: 33, dtype }
+      const random = new Random(`linear odd ${nameOf(c)}`)
+      const inputs = inputsOf(c, random)
+      const clean = run(fastestIsa, 1, c, inputs)
+      inputs.x[2 * c.depth + 7] = Number.NaN
+      inputs.x[5 * c.depth + 39] = Number.POSITIVE_INFINITY
+      inputs.w[3 * c.depth + 11] = Number.NaN
+      const place = { random, axes: { m: c.rows, n: c.columns } }
+      const got = onEveryIsa(place, (isa, threads) => run(isa, threads, c, inputs))
+      const expected = clean.map((value, i) => {
+        const [m, n] = [Math.floor(i / c.columns), i % c.columns]
+        if (m === 2 || n === 3) return Number.NaN
+        if (m === 5) return Number.POSITIVE_INFINITY * inputs.w[n * c.depth + 39]!
+        return value
+      })
+      expectSameBits(got, expected, place)
+    }
+  })
+
+  it('sums past the largest float are infinite', () => {
+    for (const isa of isas) {
+      const c: LinearCase = { rows: 1, depth: 4, columns: 1, dtype: 'f32' }
+      const huge = Float32Array.from([3e38, 0, 3e38, 0])
+      const got = run(isa, 1, c, { x: huge, w: new Float32Array(4).fill(1), bias: null, residual: huge })
+      expect(got[0], isa).toBe(Number.POSITIVE_INFINITY)
+    }
+  })
+})

@@ -1,0 +1,275 @@
+// The single operations of the addon, typed, and running one case on every instruction set of this machine.
+import { native, type SamplingSpec, type WeightDtype } from '../../src/native.js'
+import { expectSameBits, type Place } from './compare.js'
+
+/** A cache as plain arrays; the addon lays it out as appends would have, with `poison` in rows no operation may read. */
+export interface CacheArgs {
+  /** f32 [Hkv, rows, D]. */
+  readonly k: Float32Array
+  readonly v: Float32Array
+  /** i32 [Hkv, rows]; null without an attention window. */
+  readonly positions: Int32Array | null
+  readonly poison: number
+}
+
+interface AttentionArgs {
+  readonly dtype: WeightDtype
+  readonly queryHeads: number
+  readonly kvHeads: number
+  readonly headDim: number
+  /** 0 for none. */
+  readonly window: number
+}
+
+/** Of T new tokens behind `rows` committed ones; the cache holds both. */
+interface TokenAttentionArgs extends AttentionArgs {
+  /** f32 [T, Hq, D'], D' = D rounded up to 32. */
+  readonly q: Float32Array
+  readonly cache: CacheArgs
+  readonly tokens: number
+  readonly rows: number
+  /** Of the first new token. */
+  readonly position: number
+}
+
+export interface TreeItemArgs {
+  /** f32 [N, Hq, D']. */
+  readonly q: Float32Array
+  /** `rows` committed rows, then one for each node. */
+  readonly cache: CacheArgs
+  readonly nodes: number
+  readonly rows: number
+  readonly depths: Int32Array
+  /** i32 [N, pathStride]. */
+  readonly paths: Int32Array
+  readonly pathStride: number
+  readonly position: number
+  readonly out: Float32Array
+}
+
+/** [Hkv] caches as bytes in the layout of kernels/ops/kv_layout.h. */
+interface RawCacheArgs {
+  readonly kvHeads: number
+  readonly headDim: number
+  readonly dtype: WeightDtype
+  readonly capacity: number
+  readonly cacheK: Uint8Array
+  readonly cacheV: Uint8Array
+  /** i32 [Hkv, capacity]. */
+  readonly positions: Int32Array | null
+}
+
+export interface PosteriorNodeArgs {
+  /** f32 [V]. */
+  readonly logits: Float32Array
+  readonly sampling: Omit<SamplingSpec, 'logprobs'>
+  readonly inPrompt: Uint8Array | null
+  readonly outputCounts: Int32Array | null
+  readonly pathTokens: Int32Array
+  readonly generated: number
+  readonly position: number
+  readonly childTokens: Int32Array
+  readonly typical: boolean
+  readonly logprobs: number
+}
+
+export interface PosteriorResult {
+  readonly chosen: number
+  readonly entropy: number
+  readonly chosenLogprob: number
+  readonly childProb: Float32Array
+  readonly childLogprob: Float32Array
+  readonly topIds: Int32Array
+  readonly topValues: Float32Array
+}
+
+/** Fields are those of the operation's contract in kernels/ops; outputs are written in place. */
+interface OperationArgs {
+  embed: {
+    ids: Int32Array
+    tokens: number
+    /** Bytes of [V, C], of any alignment. */
+    table: Uint8Array
+    dtype: WeightDtype
+    vocab: number
+    width: number
+    out: Float32Array
+    outStride: number
+  }
+  rmsNorm: {
+    x: Float32Array
+    xStride: number
+    rows: number
+    width: number
+    weight: Float32Array
+    eps: number
+    asBf16: boolean
+    out: Float32Array
+    outStride: number
+  }
+  rope: {
+    x: Float32Array
+    xStride: number
+    tokens: number
+    heads: number
+    headDim: number
+    cos: Float32Array
+    sin: Float32Array
+    asBf16: boolean
+    out: Float32Array
+    outStride: number
+    outHeadStride: number
+  }
+  siluMul: {
+    x: Float32Array
+    xStride: number
+    rows: number
+    width: number
+    asBf16: boolean
+    out: Float32Array
+    outStride: number
+  }
+  linear: {
+    x: Float32Array
+    xStride: number
+    rows: number
+    depth: number
+    /** f32 [columns, depth], packed as `dtype`. */
+    w: Float32Array
+    dtype: WeightDtype
+    columns: number
+    bias: Float32Array | null
+    out: Float32Array
+    outStride: number
+    add: boolean
+  }
+  medusaHeads: {
+    x: Float32Array
+    xStride: number
+    rows: number
+    width: number
+    dtype: WeightDtype
+    headCount: number
+    blockCount: number
+    /** f32 [M, R, C, C]. */
+    blocks: Float32Array
+    /** f32 [M, R, C]. */
+    biases: Float32Array | null
+    /** f32 [M, V', C], or [1, V', C] when shared. */
+    projection: Float32Array
+    sharedProjection: boolean
+    columns: number
+    logits: Float32Array
+    logitsStride: number
+  }
+  kvAppend: RawCacheArgs & {
+    k: Float32Array
+    kStride: number
+    v: Float32Array
+    vStride: number
+    tokens: number
+    rows: number
+    position: number
+    depths: Int32Array | null
+  }
+  kvGather: RawCacheArgs & { first: number; keep: Int32Array; rowsStride: number; count: number }
+  causalAttention: TokenAttentionArgs & { out: Float32Array; outStride: number }
+  treeAttention: AttentionArgs & { items: readonly TreeItemArgs[]; outStride: number }
+  attentionVotes: TokenAttentionArgs & { voteRows: number; votes: Float32Array; votesStride: number }
+  snapkvSelect: {
+    votes: Float32Array
+    votesStride: number
+    queryHeads: number
+    kvHeads: number
+    n: number
+    pool: 'max' | 'avg'
+    poolSize: number
+    groupReduce: 'mean' | 'max'
+    count: number
+    rows: Int32Array
+    rowsStride: number
+  }
+  topK: { scores: Float32Array; stride: number; rows: number; columns: number; k: number; ids: Int32Array }
+}
+
+type Operation<Args> = (isa: string, threads: number, args: Readonly<Args>) => void
+
+type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationArgs[Name]> } & {
+  posterior(
+    isa: string,
+    threads: number,
+    args: { readonly vocab: number; readonly nodes: readonly PosteriorNodeArgs[] },
+  ): PosteriorResult[]
+  packColumns(args: {
+    readonly source: Uint8Array
+    readonly from: WeightDtype
+    readonly tiles: Uint8Array
+    readonly to: WeightDtype
+    readonly depth: number
+    readonly offset: number
+    readonly first: number
+    readonly last: number
+  }): void
+  samplingUniform(seed: bigint, position: number): number
+}
+
+export const ops = native().ops as unknown as Operations
+
+/** Instruction sets this machine has, portable first: the others must have its bits. */
+export const isas: readonly string[] = native()
+  .backends()
+  .find(({ name }) => name === 'cpu')!
+  .isas.filter(({ usable }) => usable)
+  .map(({ name }) => name)
+  .sort((a, b) => Number(b === 'portable') - Number(a === 'portable'))
+
+/** The one the engine would choose. */
+export const fastestIsa = native()
+  .backends()
+  .find(({ name }) => name === 'cpu')!
+  .isas.find(({ usable }) => usable)!.name
+
+/**
+ * What `run` gives on the portable table with one thread, after checking that every instruction set gives the same bits, alone and with a
+ * team, and the fastest one with any number of threads up to four.
+ */
+export function onEveryIsa(place: Place, run: (isa: string, threads: number) => Float32Array): Float32Array {
+  const [portable, ...others] = isas
+  const reference = run(portable!, 1)
+  const teams: [string, number][] = [
+    [portable!, 2],
+    ...others.flatMap((isa): [string, number][] => [
+      [isa, 1],
+      [isa, 3],
+    ]),
+    [fastestIsa, 2],
+    [fastestIsa, 4],
+  ]
+  for (const [isa, threads] of teams) {
+    const what = `${place.what ? `${place.what}, ` : ''}${isa} with ${threads} threads against ${portable}`
+    expectSameBits(run(isa, threads), reference, { ...place, what })
+  }
+  return reference
+}
+
+export const roundUp = (value: number, multiple: number): number => Math.ceil(value / multiple) * multiple
+
+/** [rows, width] as rows of `stride` values, `fill` between them. */
+export function strided(
+  values: ArrayLike<number>,
+  rows: number,
+  width: number,
+  stride: number,
+  fill = 0,
+): Float32Array {
+  const out = new Float32Array(rows * stride).fill(fill)
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < width; i++) out[row * stride + i] = values[row * width + i]!
+  }
+  return out
+}
+
+/** A row of [rows, width]. */
+export function rowOf(values: Float32Array, row: number, width: number): Float32Array {
+  return values.slice(row * width, (row + 1) * width)
+}
