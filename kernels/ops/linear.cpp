@@ -7,8 +7,8 @@ namespace gorgon::GORGON_ISA {
 
 namespace {
 
-// Columns per task: 64, one group of the widest register tile. Small enough to balance, wide enough that x is read once per 64 outputs.
-constexpr int64_t kBlocksPerTask = 4;
+// Columns per task: as many blocks as the widest register tile takes. Small enough to balance, wide enough to read x seldom.
+constexpr int64_t kBlocksPerTask = 3;
 // Rows whose inputs stay in the second-level cache while a task goes over them.
 constexpr int64_t kRowsPerPass = 96;
 

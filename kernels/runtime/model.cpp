@@ -167,6 +167,10 @@ Status Model::logits(const float* hidden, int64_t rows, const float** out) {
   return backend_->linear({hidden, hidden_stride(), rows, weights_.lm_head.matrix, nullptr, logits_.as<float>(), shape_.vocab, false}, *context_);
 }
 
+int64_t Model::draft_vocab() const {
+  return weights_.token_map.empty() ? shape_.vocab : static_cast<int64_t>(weights_.token_map.size());
+}
+
 Status Model::drafts(const float* hidden, int64_t rows, int64_t medusa_heads, int64_t k, int32_t* ids) {
   std::vector<std::vector<PackedMatrix>> blocks(medusa_heads);
   std::vector<std::vector<const float*>> biases(medusa_heads);
@@ -179,8 +183,8 @@ Status Model::drafts(const float* hidden, int64_t rows, int64_t medusa_heads, in
       biases[h].push_back(block.bias_or_null());
     }
     const bool own = head.projection.matrix.tiles != nullptr;
-    shared = shared && !own;
     heads[h] = {blocks[h].data(), biases[h].data(), own ? head.projection.matrix : weights_.lm_head.matrix};
+    shared = shared && heads[h].projection.tiles == heads[0].projection.tiles;
   }
   const int64_t columns = heads[0].projection.columns, floats = static_cast<int64_t>(sizeof(float));
   const int64_t logits_bytes = medusa_heads * rows * columns * floats, workspace_bytes = (2 * medusa_heads + 1) * rows * hidden_stride() * floats;

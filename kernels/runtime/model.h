@@ -37,6 +37,9 @@ class Model {
   int64_t hidden_stride() const { return round_up(shape_.hidden, kTileDepth); }
   bool rounds_to_bf16() const { return weights_.dtype == DType::kBf16; }
 
+  /** Ids a Medusa head can draft. */
+  int64_t draft_vocab() const;
+
   /** Held by whoever runs a pass: the workspace and the threads serve one call at a time. */
   std::mutex& mutex() { return mutex_; }
 

@@ -25,6 +25,13 @@ Status bad_state(const char* phase) {
   return {StatusCode::kState, std::string(phase) + " cannot run now: a turn is beginPrefill, prefill until it has a result, then verify and commit in turns"};
 }
 
+Status check_drafts(const Model& model, int64_t medusa_heads, int64_t top_k) {
+  const int64_t heads = static_cast<int64_t>(model.weights().heads.size()), most = std::min<int64_t>(kMaxTopK, model.draft_vocab());
+  if (medusa_heads >= 0 && medusa_heads <= heads && top_k >= 0 && top_k <= most) return {};
+  return {StatusCode::kArgument, "the model has " + std::to_string(heads) + " Medusa heads with up to " + std::to_string(most) + " drafts each; " +
+                                     std::to_string(medusa_heads) + " with " + std::to_string(top_k) + " were asked for"};
+}
+
 }  // namespace
 
 Session::Session(std::shared_ptr<Model> model) : model_(std::move(model)), cache_(model_->kv_shape()) {}
@@ -52,10 +59,7 @@ Status Session::begin_prefill(PrefillSpec spec) {
     return {StatusCode::kArgument, "the session would be " + std::to_string(position() + count) + " tokens long; the model takes " +
                                        std::to_string(shape.max_positions)};
   }
-  if (spec.medusa_heads < 0 || spec.medusa_heads > static_cast<int64_t>(model_->weights().heads.size()) || spec.top_k < 0 || spec.top_k > kMaxTopK) {
-    return {StatusCode::kArgument, "the model has " + std::to_string(model_->weights().heads.size()) + " Medusa heads; " +
-                                       std::to_string(spec.medusa_heads) + " with " + std::to_string(spec.top_k) + " drafts each were asked for"};
-  }
+  GORGON_TRY(check_drafts(*model_, spec.medusa_heads, spec.top_k));
   if (state_ == State::kPrefilling) {
     for (int64_t layer = 0; layer < shape.layers; ++layer) {
       if (turn_->compression && layer < turn_->layer) return bad_state("beginPrefill over a prompt that is half compressed");
@@ -374,11 +378,7 @@ Status Session::check_commit(const CommitItem& item) const {
       return {StatusCode::kShape, "node " + std::to_string(node) + " does not continue the path"};
     }
   }
-  if (item.medusa_heads < 0 || item.medusa_heads > static_cast<int64_t>(model_->weights().heads.size()) || item.top_k < 0 || item.top_k > kMaxTopK) {
-    return {StatusCode::kArgument, "the model has " + std::to_string(model_->weights().heads.size()) + " Medusa heads; " +
-                                       std::to_string(item.medusa_heads) + " were asked for"};
-  }
-  return {};
+  return check_drafts(*model_, item.medusa_heads, item.top_k);
 }
 
 void Session::count_output(int32_t token) {

@@ -26,6 +26,13 @@ class TensorSource {
 
   bool has(const std::string& name) const { return tensors_.count(name) != 0; }
 
+  /** Whether two names stand for the same bytes. */
+  bool same(const std::string& a, const std::string& b) const {
+    const auto left = tensors_.find(a), right = tensors_.find(b);
+    return left != tensors_.end() && right != tensors_.end() && left->second.file == right->second.file &&
+           left->second.begin == right->second.begin && left->second.shape == right->second.shape;
+  }
+
   /** The tensor's first byte, after checking that it exists, has this shape and lies within its file. */
   Status find(const std::string& name, const std::vector<int64_t>& shape, const TensorSlice** slice, const void** data) const {
     const auto it = tensors_.find(name);
@@ -113,14 +120,16 @@ class Loader {
     return {};
   }
 
-  int64_t bytes() const { return bytes_; }
-
- private:
+  /** One more tensor is in place. */
   Status count() {
     if (spec_.loaded != nullptr) spec_.loaded->fetch_add(1);
     if (spec_.cancel != nullptr && spec_.cancel->load() != 0) return {StatusCode::kCancelled, "loading was cancelled"};
     return {};
   }
+
+  int64_t bytes() const { return bytes_; }
+
+ private:
 
   const ModelSpec& spec_;
   const TensorSource& source_;
@@ -147,7 +156,9 @@ Status load_heads(const ModelSpec& spec, DType dtype, ThreadPool& pool, Weights*
       const std::string block = prefix + "block." + std::to_string(b);
       GORGON_TRY(loader.packed({{block + ".weight", shape.hidden}}, shape.hidden, &head.blocks[b], block + ".bias"));
     }
-    if (source.has(prefix + "projection")) {
+    if (h > 0 && source.same(prefix + "projection", "0.projection")) {
+      head.projection.matrix = out->heads[0].projection.matrix;  // one projection for all heads: packed and read once
+    } else if (source.has(prefix + "projection")) {
       GORGON_TRY(loader.packed({{prefix + "projection", vocab}}, shape.hidden, &head.projection));
     } else if (!spec.heads.token_map.empty()) {
       return {StatusCode::kShape, "heads with a token map need a projection of their own"};
@@ -186,7 +197,9 @@ Status load_weights(const ModelSpec& spec, ThreadPool& pool, Weights* out) {
     GORGON_TRY(loader.packed({{prefix + "down", shape.hidden}}, shape.ffn, &layer.down));
   }
   GORGON_TRY(loader.vector("final_norm", shape.hidden, &out->final_norm));
-  GORGON_TRY(loader.packed({{source.has("lm_head") ? "lm_head" : "embed", shape.vocab}}, shape.hidden, &out->lm_head));
+  const bool tied = !source.has("lm_head");
+  GORGON_TRY(loader.packed({{tied ? "embed" : "lm_head", shape.vocab}}, shape.hidden, &out->lm_head));
+  if (!tied) GORGON_TRY(loader.count());  // the embedding table, which is only mapped
   out->bytes = loader.bytes();
   if (spec.heads.medusa_heads > 0) GORGON_TRY(load_heads(spec, out->dtype, pool, out));
   // The embedding table stays mapped; the other files are done with.

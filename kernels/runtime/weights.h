@@ -79,7 +79,7 @@ struct LayerWeights {
 
 struct MedusaHead {
   std::vector<PackedWeight> blocks;
-  /** Empty: the base model's. */
+  /** Without tiles: the base model's lm_head. May be another head's. */
   PackedWeight projection;
 };
 
