@@ -59,7 +59,8 @@ static inline void scores_to_weights(float* scores, int64_t keys, int32_t begin,
   }
   const float m = reduce_max(top);
   *max_out = m;
-  if (m == lowest) {
+  // No visible key. Asked of the range, not of the maximum: scores that are NaN may leave it at -infinity too.
+  if (begin >= end || begin >= keys) {
     for (int64_t j = 0; j < keys; j += kLanes) store(scores + j, zero());
     *sum_out = 0.0f;
     return;
