@@ -20,6 +20,17 @@ GORGON_INLINE uint32_t lanes_above(F32x16 a, float limit) {
 #endif
 }
 
+/** How many lanes are. */
+GORGON_INLINE int count_above(F32x16 a, float limit) {
+#if GORGON_SIMD_AVX512 || GORGON_SIMD_AVX2
+  return __builtin_popcount(lanes_above(a, limit));
+#else
+  int count = 0;
+  for (int i = 0; i < kLanes; ++i) count += a.v[i] > limit ? 1 : 0;
+  return count;
+#endif
+}
+
 /** Index of the lowest bit; `mask` is not 0. */
 GORGON_INLINE int lowest_lane(uint32_t mask) { return __builtin_ctz(mask); }
 

@@ -3,6 +3,8 @@
 // A rank is a score and an id as one number: of two entries the larger rank is the better one.
 #pragma once
 
+#include <cfloat>
+
 #include "common/lane_mask.h"
 #include "ops/top_k.h"
 
@@ -62,20 +64,20 @@ static inline void offer_row(BestList& list, const float* row, int64_t begin, in
   for (; column < end; ++column) offer(list, rank_of(row[column], column));
 }
 
-/** Column of the largest score; ties to the lower column, NaN only when there is nothing else (then column 0). */
+/** Column of the largest score; ties to the lower column. NaN never wins over a number; +infinity counts as the largest float. */
 static inline int64_t arg_max(const float* row, int64_t columns) {
   float best = -INFINITY;
   int64_t at = -1, column = 0;
+  const auto look = [&](int64_t found) {
+    const float score = row[found] > FLT_MAX ? FLT_MAX : row[found];
+    if (!(score > best)) return;
+    best = score;
+    at = found;
+  };
   for (; column + kLanes <= columns; column += kLanes) {
-    uint32_t mask = lanes_above(load(row + column), best);
-    for (; mask != 0; mask &= mask - 1) {
-      const int64_t found = column + lowest_lane(mask);
-      if (row[found] > best) best = row[at = found];
-    }
+    for (uint32_t mask = lanes_above(load(row + column), best); mask != 0; mask &= mask - 1) look(column + lowest_lane(mask));
   }
-  for (; column < columns; ++column) {
-    if (row[column] > best) best = row[at = column];
-  }
+  for (; column < columns; ++column) look(column);
   if (at >= 0) return at;
   for (column = 0; column < columns; ++column) {
     if (row[column] == -INFINITY) return column;

@@ -1,4 +1,4 @@
-// posterior on the CPU: a task is a node. A plain greedy node is one look for the arg max; any other works on a row of its thread's own:
+// posterior on the CPU: a task is some nodes. A plain greedy node is one look for the arg max; any other works on its thread's own row:
 //
 //   x     f32 [V']             logits, adjusted in place; -infinity past V
 //   e     f32 [V']             weight of each id; 0 once dropped and past V
@@ -12,6 +12,7 @@
 #include <cstdio>
 
 #include "common/lane_mask.h"
+#include "common/lane_sums.h"
 #include "common/packed.h"
 #include "ops/best_list.h"
 
@@ -23,6 +24,9 @@ namespace {
 constexpr int64_t kSumIds = 256;
 /** Ids that are sorted rather than bisected. */
 constexpr int64_t kBandIds = 512;
+/** Logits that are worth waking a thread for, where each is looked at once; a warped row costs as much as kWarpCost plain ones. */
+constexpr int64_t kTaskLogits = int64_t{1} << 18;
+constexpr int64_t kWarpCost = 16;
 
 struct Row {
   float* x;
@@ -75,27 +79,31 @@ void copy_logits(const float* logits, const Row& row) {
   for (; id < row.padded(); ++id) row.x[id] = -INFINITY;
 }
 
-/** Of an id that was seen before, `count` times in the output. */
-float penalised(float x, int32_t count, const SamplingParams& sampling) {
-  x = ordinary(x > 0.0f ? x / sampling.repetition_penalty : x * sampling.repetition_penalty);
-  if (count == 0) return x;
-  x = ordinary(x - sampling.frequency_penalty * static_cast<float>(count));
-  return ordinary(x - sampling.presence_penalty);
-}
-
 void penalise(const PosteriorNode& node, const Row& row) {
   const SamplingParams& sampling = *node.sampling;
-  // Ids of the path have counts of their own: their logits are put aside, and come back from there.
-  for (int64_t i = 0; i < node.path_count; ++i) row.e[node.path_tokens[i]] = row.x[node.path_tokens[i]];
-  for (int64_t id = 0; id < row.vocab; ++id) {
-    const int32_t count = node.output_counts != nullptr ? node.output_counts[id] : 0;
-    if (count > 0 || (node.in_prompt != nullptr && node.in_prompt[id] != 0)) row.x[id] = penalised(row.x[id], count, sampling);
+  // Times an id is in the output; -1 where it is not in the prompt either.
+  float* counts = row.e;
+  for (int64_t id = 0; id < row.padded(); ++id) counts[id] = -1.0f;
+  if (node.in_prompt != nullptr) {
+    for (int64_t id = 0; id < row.vocab; ++id) counts[id] = node.in_prompt[id] != 0 ? 0.0f : -1.0f;
+  }
+  if (node.output_counts != nullptr) {
+    for (int64_t id = 0; id < row.vocab; ++id) {
+      counts[id] = node.output_counts[id] > 0 ? static_cast<float>(node.output_counts[id]) : counts[id];
+    }
   }
   for (int64_t i = 0; i < node.path_count; ++i) {
-    const int32_t id = node.path_tokens[i];
-    int32_t count = node.output_counts != nullptr ? node.output_counts[id] : 0;
-    for (int64_t j = 0; j < node.path_count; ++j) count += node.path_tokens[j] == id ? 1 : 0;
-    row.x[id] = penalised(row.e[id], count, sampling);
+    float& count = counts[node.path_tokens[i]];
+    count = count > 0.0f ? count + 1.0f : 1.0f;
+  }
+
+  const F32x16 repetition = broadcast(sampling.repetition_penalty), frequency = broadcast(sampling.frequency_penalty);
+  const F32x16 presence = broadcast(sampling.presence_penalty);
+  for (int64_t id = 0; id < row.padded(); id += kLanes) {
+    const F32x16 x = load(row.x + id), count = load(counts + id);
+    const F32x16 repeated = ordinary(select_below(zero() - x, 0.0f, x / repetition, x * repetition));
+    const F32x16 counted = ordinary(ordinary(repeated - frequency * count) - presence);
+    store(row.x + id, select_below(count, 0.0f, x, select_below(zero() - count, 0.0f, counted, repeated)));
   }
 }
 
@@ -111,34 +119,6 @@ void adjust(const PosteriorNode& node, const Row& row) {
 }
 
 // ---- weights and their sums ----
-
-/** Sixteen sums in f64, one per lane. */
-struct LaneSums {
-  double lane[kLanes] = {};
-};
-
-GORGON_INLINE void add(LaneSums& sums, F32x16 values) {
-  float value[kLanes];
-  store(value, values);
-  for (int i = 0; i < kLanes; ++i) sums.lane[i] += static_cast<double>(value[i]);
-}
-
-GORGON_INLINE void add_products(LaneSums& sums, F32x16 a, F32x16 b) {
-  float left[kLanes], right[kLanes];
-  store(left, a);
-  store(right, b);
-  for (int i = 0; i < kLanes; ++i) sums.lane[i] += static_cast<double>(left[i]) * static_cast<double>(right[i]);
-}
-
-/** Halves added first, as in reduce_sum. */
-GORGON_INLINE double reduce_sum(const LaneSums& sums) {
-  double lane[kLanes];
-  std::memcpy(lane, sums.lane, sizeof lane);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  }
-  return lane[0];
-}
 
 /** What a weight is the exponential of: 0 for the best id. */
 struct Warp {
@@ -172,7 +152,7 @@ double total_weight(const Row& row) {
 float entropy_of(const Row& row, const Warp& warp, double total) {
   const F32x16 lowest = broadcast(-128.0f);  // far below the exponent of any weight but 0
   LaneSums sums;
-  for (int64_t id = 0; id < row.padded(); id += kLanes) add_products(sums, load(row.e + id), max(exponent(row, id, warp), lowest));
+  for (int64_t id = 0; id < row.padded(); id += kLanes) add_product(sums, load(row.e + id), max(exponent(row, id, warp), lowest));
   const double entropy = std::log(total) - reduce_sum(sums) / total;
   return entropy > 0.0 ? static_cast<float>(entropy) : 0.0f;
 }
@@ -197,7 +177,7 @@ Tally tally_above(const Row& row, float value) {
   for (int64_t id = 0; id < row.padded(); id += kLanes) {
     const F32x16 x = load(row.x + id);
     add(sums, select_below(zero() - x, -value, load(row.e + id), zero()));
-    tally.ids += __builtin_popcount(lanes_above(x, value));
+    tally.ids += count_above(x, value);
   }
   tally.weight = reduce_sum(sums);
   return tally;
@@ -243,7 +223,7 @@ Cut find_cut(const Row& row, float top, float width, Measure measure, double wan
     above_low = tally_above(row, low);
   }
   bool one_value = false;
-  while (!one_value && above_low.ids - above_high.ids > kBandIds) {
+  while (above_low.ids - above_high.ids > kBandIds) {
     const float middle = halfway(low, high);
     one_value = !(low < middle && middle < high);
     if (one_value) break;
@@ -344,29 +324,32 @@ int64_t draw(const Row& row, double total, double uniform) {
   return chosen;
 }
 
-/** ln of the sum of exp over the raw logits; where all are -infinity, one id has all the probability. */
+/** ln of a probability is (l - top) - ln of the sum of exp(l - top); where all logits are -infinity, one id has all the probability. */
 struct RawDistribution {
-  double log_sum;
-  /** -1 where any logit is finite. */
+  float top;
+  double log_total;
+  /** That id; -1 where any logit is finite. */
   int64_t only_id;
 };
 
 float logprob_of(const RawDistribution& raw, const float* logits, int64_t id) {
   if (raw.only_id >= 0) return id == raw.only_id ? 0.0f : -INFINITY;
-  return static_cast<float>(static_cast<double>(ordinary(logits[id])) - raw.log_sum);
+  return static_cast<float>(static_cast<double>(ordinary(logits[id])) - static_cast<double>(raw.top) - raw.log_total);
 }
 
 /** Of row.x as copied; writes the results that do not wait for the chosen token. */
 RawDistribution raw_distribution(PosteriorNode& node, const Row& row) {
   const int64_t best = arg_max(row.x, row.vocab);
-  RawDistribution raw{0.0, arg_max(node.logits, row.vocab)};
-  if (row.x[best] > -INFINITY) {
-    weigh(row, {row.x[best], 1.0f});
-    raw = {static_cast<double>(row.x[best]) + std::log(total_weight(row)), -1};
+  RawDistribution raw{row.x[best], 0.0, -1};
+  if (raw.top == -INFINITY) {
+    raw.only_id = arg_max(node.logits, row.vocab);
+  } else {
+    weigh(row, {raw.top, 1.0f});
+    raw.log_total = std::log(total_weight(row));
   }
   for (int64_t i = 0; i < node.child_count; ++i) node.child_logprob[i] = logprob_of(raw, node.logits, node.child_tokens[i]);
   BestList list(node.logprobs);
-  if (node.logprobs > 0) offer_row(list, node.logits, 0, row.vocab);
+  if (node.logprobs > 0) offer_row(list, row.x, 0, row.vocab);
   for (int i = 0; i < node.logprobs; ++i) {
     node.top_ids[i] = i < list.count ? rank_id(list.ranks[i]) : -1;
     node.top_values[i] = i < list.count ? logprob_of(raw, node.logits, node.top_ids[i]) : -INFINITY;
@@ -417,6 +400,7 @@ void summarise(PosteriorNode& node, const Row& row) {
 
 Status posterior_cpu(const PosteriorArgs& args, CpuContext& context) {
   bool needs_rows = false;
+  int64_t work = 0;
   for (int64_t i = 0; i < args.node_count; ++i) {
     const PosteriorNode& node = args.nodes[i];
     if (args.vocab < 1 || args.vocab > INT32_MAX || node.logprobs > kMaxTopK) {
@@ -425,17 +409,22 @@ Status posterior_cpu(const PosteriorArgs& args, CpuContext& context) {
                     static_cast<long long>(node.logprobs), static_cast<long long>(args.vocab), kMaxTopK);
       return {StatusCode::kShape, message};
     }
-    needs_rows = needs_rows || !is_plain_greedy(node);
+    const bool is_plain = is_plain_greedy(node);
+    needs_rows = needs_rows || !is_plain;
+    work += is_plain ? args.vocab : args.vocab * kWarpCost;
   }
   const int64_t stride = row_floats(args.vocab);
   float* scratch = nullptr;
   if (needs_rows) GORGON_TRY(context.scratch.get(stride * context.pool.threads(), &scratch));
-  context.pool.run(args.node_count, [&](int64_t i, int thread) {
-    PosteriorNode& node = args.nodes[i];
-    if (is_plain_greedy(node)) {
-      node.chosen = static_cast<int32_t>(arg_max(node.logits, args.vocab));
-    } else {
-      summarise(node, row_at(scratch + thread * stride, args.vocab));
+  const int64_t useful = work / kTaskLogits, tasks = useful < 1 ? 1 : useful < args.node_count ? useful : args.node_count;
+  context.pool.run(tasks, [&](int64_t task, int thread) {
+    for (int64_t i = args.node_count * task / tasks; i < args.node_count * (task + 1) / tasks; ++i) {
+      PosteriorNode& node = args.nodes[i];
+      if (is_plain_greedy(node)) {
+        node.chosen = static_cast<int32_t>(arg_max(node.logits, args.vocab));
+      } else {
+        summarise(node, row_at(scratch + thread * stride, args.vocab));
+      }
     }
   });
   return {};

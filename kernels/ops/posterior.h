@@ -1,21 +1,21 @@
-// posterior: what decoding needs to know of each node's logits: the token it chooses, and on request the probabilities that typical acceptance
-// and log-probabilities need.
+// posterior: what decoding needs to know of each node's logits: the token it chooses, and on request the probabilities that typical
+// acceptance and log-probabilities need.
 //
 //   logits  f32 [N, V]  read, not written
 //
-// Per node the logits are adjusted on the node's own prefix, which is the session's counts plus the tokens of the node's path, in this order:
+// Per node the logits are adjusted on the node's own prefix, the session's counts plus the tokens of the node's path, in this order:
 //   1 bias          l += bias
 //   2 repetition    l = l > 0 ? l / r : l * r     where the id is in prompt or output
 //   3 frequency     l -= frequency * count        count of the id in the output, path included
 //   4 presence      l -= presence                 where that count is not 0
 //   5 suppression   l = -infinity                 for suppressed ids, while generated + path_count < min_tokens
-// At temperature 0 the adjusted logits choose by arg max, ties to the lower id. Above, ids have weights e = exp((l - max) / temperature) and
+// At temperature 0 the adjusted logits choose by arg max, ties to the lower id. Above, an id weighs e = exp((l - max) / temperature), and
 //   6 top-k         keeps the k best
 //   7 top-p         keeps the fewest of the best that hold top_p of the weight that is left
 //   8 min-p         drops what weighs less than min_p times the best
-// where "best" is the larger adjusted logit, ties to the lower id, and at least one id is always left. Then the token is the first, in id order,
-// at which the sum of weights exceeds u times the sum of all: u is sampling_uniform(seed, position of the token to choose), so any tree
-// and any batch draws the same token. Results:
+// where "best" is the larger adjusted logit, ties to the lower id, and at least one id is always left. The token is then the first, in id
+// order, at which the sum of weights exceeds u times the sum of all. u is sampling_uniform(seed, position of the token to choose), so any
+// tree and any batch draws the same token. Results:
 //   chosen      that token
 //   child_prob  weight of a child's token over the sum; at temperature 0 with e = exp(l - max) and steps 6 to 8 left out
 //   entropy     of the same distribution in nats, -sum p ln p: without the 1e-5 that the reference adds inside the logarithm
@@ -26,10 +26,10 @@
 //             is -infinity, the arg max of the raw logits is chosen (all of them NaN: id 0), with probability 1 and entropy 0.
 // Numerics    adjustments, weights in f32, each operation rounded, exp from simd.h; sums of weights in f64.
 // Row result  independent of N, of the threads and of the instruction set, bit for bit.
-// Cost        a plain greedy node reads its logits once; another goes over V floats of scratch some ten times, and sorts at most 512 ids.
+// Cost        a plain greedy node reads its logits once; another goes over V floats of scratch 5 to 30 times and sorts at most 512 ids.
 // Errors      ERR_SHAPE, ERR_OUT_OF_MEMORY.
-// Source      sample-then-match is lossless: SpecInfer paper; typical acceptance: Medusa paper, "Typical Acceptance"; repetition penalty: CTRL
-//             paper, "Penalized Sampling"; top-p: "The Curious Case of Neural Text Degeneration"; min-p: "Turning Up the Heat".
+// Source      sample-then-match is lossless: SpecInfer paper; typical acceptance: Medusa paper, "Typical Acceptance"; repetition penalty:
+//             CTRL paper, "Penalized Sampling"; top-p: "The Curious Case of Neural Text Degeneration"; min-p: "Turning Up the Heat".
 // See         common/philox.h, test/oracle/posterior.ts
 #pragma once
 
@@ -87,7 +87,7 @@ struct PosteriorNode {
   float entropy;
   /** [child_count], written when `typical`. */
   float* child_prob;
-  /** When logprobs >= 0: of chosen; [child_count]; [logprobs] ids and values, best first, ties to the lower id; past V: -1, -infinity. */
+  /** When logprobs >= 0: of chosen; [child_count]; [logprobs] ids and values, best first, ties to the lower id; -1 and -infinity past V. */
   float chosen_logprob;
   float* child_logprob;
   int32_t* top_ids;

@@ -1,5 +1,5 @@
-// top_k on the CPU, in two loops: a task of the first is a piece of a row, which leaves its k best ranks; a task of the second is a row,
-// which merges them. Ranks are all different, so neither the pieces nor their order shows in the result.
+// top_k on the CPU. Several rows: a task is some of them. One row for many threads: a task is a piece of it, which leaves its k best ranks,
+// and a second loop merges them. Ranks are all different, so neither the pieces nor their order shows in the result.
 #include "ops/top_k.h"
 
 #include <cstdio>
@@ -11,8 +11,8 @@ namespace gorgon::GORGON_ISA {
 
 namespace {
 
-/** A shorter piece would cost more to hand to a thread than to read. */
-constexpr int64_t kLeastColumns = 8192;
+/** Fewer columns would cost more to hand to a thread than to read. */
+constexpr int64_t kTaskColumns = 32768;
 
 void write_ids(const BestList& list, int32_t* ids) {
   for (int i = 0; i < list.count; ++i) ids[i] = rank_id(list.ranks[i]);
@@ -30,14 +30,17 @@ Status top_k_cpu(const TopKArgs& args, CpuContext& context) {
   const int threads = context.pool.threads();
   int64_t pieces = 1;
   if (args.rows > 0 && args.rows < threads) {
-    const int64_t useful = divide_up(args.columns, kLeastColumns), wanted = divide_up(threads, args.rows);
-    pieces = useful < wanted ? useful : wanted;
+    const int64_t useful = args.columns / kTaskColumns, wanted = divide_up(threads, args.rows);
+    pieces = useful < 1 ? 1 : useful < wanted ? useful : wanted;
   }
   if (pieces == 1) {
-    context.pool.run(args.rows, [&](int64_t row, int) {
-      BestList best(args.k);
-      offer_row(best, args.scores + row * args.stride, 0, args.columns);
-      write_ids(best, args.ids + row * args.k);
+    const int64_t useful = args.rows * args.columns / kTaskColumns, tasks = useful < 1 ? 1 : useful < args.rows ? useful : args.rows;
+    context.pool.run(tasks, [&](int64_t task, int) {
+      for (int64_t row = args.rows * task / tasks; row < args.rows * (task + 1) / tasks; ++row) {
+        BestList best(args.k);
+        offer_row(best, args.scores + row * args.stride, 0, args.columns);
+        write_ids(best, args.ids + row * args.k);
+      }
     });
     return {};
   }
