@@ -25,7 +25,7 @@ const capacityOf = (c: AppendCase): number => (Math.ceil((c.rows + c.tokens) / 3
 
 /** Caches that hold anything at all. */
 function anything(c: AppendCase, random: Random): Caches {
-  const bytes = (count: number) => Uint8Array.from({ length: count }, () => random.integer(0, 255))
+  const bytes = (count: number) => new Uint8Array(Uint32Array.from({ length: count / 4 }, () => random.bits()).buffer)
   const capacity = capacityOf(c)
   return {
     cacheK: bytes(c.kvHeads * kBytes(c.dtype, c.headDim, capacity)),

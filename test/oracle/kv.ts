@@ -35,18 +35,12 @@ export const vBytes = (dtype: Dtype, headDim: number, capacity: number): number 
 
 export type ElementOf = typeof kElement
 
-/** Writes an element, rounded. */
-export function writeElement(dtype: Dtype, bytes: Uint8Array, index: number, value: number): void {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  if (dtype === 'f32') view.setFloat32(4 * index, value, true)
-  else view.setUint16(2 * index, encode(dtype, value), true)
-}
-
 /** [D] of a row. */
 export function readRow(dtype: Dtype, bytes: Uint8Array, element: ElementOf, headDim: number, row: number): number[] {
   return Array.from({ length: headDim }, (_, d) => elementAt(dtype, bytes, element(dtype, headDim, row, d)))
 }
 
+/** Writes a row, rounded. */
 export function writeRow(
   dtype: Dtype,
   bytes: Uint8Array,
@@ -55,7 +49,12 @@ export function writeRow(
   row: number,
   values: ArrayLike<number>,
 ): void {
-  for (let d = 0; d < headDim; d++) writeElement(dtype, bytes, element(dtype, headDim, row, d), values[d]!)
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  for (let d = 0; d < headDim; d++) {
+    const at = element(dtype, headDim, row, d)
+    if (dtype === 'f32') view.setFloat32(4 * at, values[d]!, true)
+    else view.setUint16(2 * at, encode(dtype, values[d]!), true)
+  }
 }
 
 /** Appends rows [T][D] behind `rows` of one KV head, in place, and zeros up to the end of the last group of 32. */
