@@ -5,8 +5,15 @@ import { parseGenerateOptions, parseLoadOptions } from '../options.js'
 
 /** Bad arguments; the message says what is wrong and what is allowed. */
 export class UsageError extends GorgonError {
-  constructor(message: string, cause?: unknown) {
+  /** Nothing sensible was asked for: the whole help is the answer. */
+  readonly isLost: boolean
+
+  constructor(
+    message: string,
+    { cause, isLost = false }: { readonly cause?: unknown; readonly isLost?: boolean } = {},
+  ) {
     super('ERR_OPTION', message, {}, cause)
+    this.isLost = isLost
   }
 }
 
@@ -167,7 +174,7 @@ function inFlags(error: unknown, target: Target, given: Given): unknown {
       .join(', ')
     return one.allowed ? `${nameOf(one)} is ${value}: use ${one.allowed}.` : message.replace(path, nameOf(one))
   })
-  return new UsageError(messages.join('\n'), error)
+  return new UsageError(messages.join('\n'), { cause: error })
 }
 
 const isAtOrBelow = (path: string, parent: string): boolean =>

@@ -124,7 +124,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     exitCode = code
   })
   try {
-    if (argv.length === 0) throw new UsageError('no command is given.')
+    if (argv.length === 0) throw new UsageError('no command is given.', { isLost: true })
     await program.parseAsync(argv, { from: 'user' })
     return exitCode
   } catch (error) {
@@ -137,22 +137,25 @@ async function report(error: unknown, program: Command, argv: readonly string[],
   if (error instanceof ReaderGone) return DONE
   if (error instanceof CommanderError && error.exitCode === 0) return DONE
 
-  const { code, message, hasHelp = false } = describe(error)
+  const { code, message } = describe(error)
   let text = `gorgon: ${code}: ${message}\n`
   if (io.env['GORGON_DEBUG']) text += `${stackOf(error)}\n`
-  if (hasHelp) {
-    const command = program.commands.find((one) => one.name() === argv[0]) ?? program
-    text += `\n${command.helpInformation()}`
+  if (error instanceof CommanderError || error instanceof UsageError) {
+    const command = program.commands.find((one) => one.name() === argv[0])
+    const isLost = error instanceof UsageError && error.isLost
+    text += isLost
+      ? `\n${(command ?? program).helpInformation()}`
+      : `Try: gorgon ${command ? `${command.name()} ` : ''}--help\n`
   }
   await write(io.stderr, text).catch(() => undefined)
   return (EXIT_CODES as Readonly<Record<string, number>>)[code] ?? FAILED
 }
 
-function describe(error: unknown): { code: string; message: string; hasHelp?: boolean } {
-  if (isGorgonError(error)) return { code: error.code, message: error.message, hasHelp: error instanceof UsageError }
+function describe(error: unknown): { code: string; message: string } {
+  if (isGorgonError(error)) return error
   if (error instanceof CommanderError) {
     // `error: unknown option '--x'`, a line break, `(Did you mean --y?)`.
-    return { code: 'ERR_OPTION', message: error.message.replace(/^error: /, '').replace(/\n/g, ' '), hasHelp: true }
+    return { code: 'ERR_OPTION', message: error.message.replace(/^error: /, '').replace(/\n/g, ' ') }
   }
   // The system's refusals, such as a full disk, have a code of their own and are nobody's bug.
   const { code, syscall, message = String(error) } = (error ?? {}) as Partial<NodeJS.ErrnoException>

@@ -29,6 +29,7 @@ export async function readPrompt(source: PromptSource, io: Io): Promise<string |
     const what = given.length === 0 ? 'no prompt is given' : `${given.join(' and ')} are given together`
     throw new UsageError(
       `${what}. Give exactly one of PROMPT, --prompt-file F (- reads standard input), --prompt-ids F.`,
+      { isLost: true },
     )
   }
   if (promptIds !== undefined) return parseIds(await readText(promptIds, io), promptIds)

@@ -31,24 +31,30 @@ describe('help and version', () => {
 
 describe('bad command lines', () => {
   test.each([
-    [[], /no command is given/],
     [['generat', 'x'], /unknown command 'generat' \(Did you mean generate\?\)/],
     [['serve'], /unknown command 'serve'/],
     [['generate', 'x', '--buget', '9'], /unknown option '--buget' \(Did you mean --budget\?\)/],
     [['generate', 'x', 'y'], /too many arguments/],
     [['generate', 'x', '--budget'], /option '--budget <N>' argument missing/],
     [['inspect'], /missing required argument 'DIR'/],
-    [['generate'], /no prompt is given/],
-    [['generate', 'x', '--prompt-file', 'y'], /PROMPT and --prompt-file are given together/],
     [['generate', 'x', '--budget', 'many'], /--budget is "many"/],
   ])('%j', async (argv, message) => {
     const { exitCode, stdout, stderr } = await gorgon(argv)
-    expect(exitCode).toBe(2)
-    expect(stdout).toBe('')
+    expect({ exitCode, stdout }).toEqual({ exitCode: 2, stdout: '' })
     expect(errorLine(stderr)).toMatch(/^gorgon: ERR_OPTION: /)
     expect(errorLine(stderr)).toMatch(message)
-    expect(stderr).toContain('Usage: gorgon')
-    expect(stderr).not.toMatch(/^ {4}at /m)
+    expect(stderr).toMatch(/\nTry: gorgon (generate |inspect )?--help\n$/)
+  })
+
+  test.each([
+    [[], /no command is given/, /Usage: gorgon \[options\]/],
+    [['generate'], /no prompt is given/, /Usage: gorgon generate/],
+    [['generate', 'x', '--prompt-file', 'y'], /PROMPT and --prompt-file are given together/, /Usage: gorgon generate/],
+  ])('%j gets the help', async (argv, message, help) => {
+    const { exitCode, stdout, stderr } = await gorgon(argv)
+    expect({ exitCode, stdout }).toEqual({ exitCode: 2, stdout: '' })
+    expect(errorLine(stderr)).toMatch(message)
+    expect(stderr).toMatch(help)
   })
 })
 
