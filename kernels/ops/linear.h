@@ -14,7 +14,7 @@
 // Cost        reads N*K weights once per call; 2*M*N*K flops.
 // Errors      ERR_OUT_OF_MEMORY.
 // Source      tile order: AMX TDPBF16PS as two chains of fused multiply-adds (Intel SDM, "TDPBF16PS").
-// See         test/oracle/linear.ts, bench/kernels/linear.bench.ts
+// See         test/oracle/linear.ts
 #pragma once
 
 #include "common/context.h"
