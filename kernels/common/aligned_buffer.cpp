@@ -1,0 +1,44 @@
+// Reserving, which may fail. Not in the header: files compiled for different instruction sets must not share one copy.
+#include "common/aligned_buffer.h"
+
+#include <cstring>
+
+namespace gorgon {
+
+namespace {
+
+/** Zeroed memory in *out, or null for 0 bytes. */
+Status reserve(int64_t bytes, const char* what, void** out) {
+  *out = nullptr;
+  if (bytes < 0) return {StatusCode::kShape, std::string(what) + ": a negative size was asked for"};
+  if (bytes == 0) return {};
+  const size_t rounded = (static_cast<size_t>(bytes) + AlignedBuffer::kAlignment - 1) / AlignedBuffer::kAlignment * AlignedBuffer::kAlignment;
+  *out = std::aligned_alloc(AlignedBuffer::kAlignment, rounded);
+  if (*out == nullptr) {
+    return {StatusCode::kOutOfMemory, "Out of memory while reserving " + std::to_string(bytes) + " bytes of " + what +
+                                          ". Use a smaller budget, fewer tokens or fewer sequences at once."};
+  }
+  std::memset(*out, 0, rounded);
+  return {};
+}
+
+}  // namespace
+
+Status AlignedBuffer::allocate(int64_t bytes, const char* what) {
+  AlignedBuffer fresh;
+  GORGON_TRY(reserve(bytes, what, &fresh.data_));
+  fresh.bytes_ = static_cast<size_t>(bytes);
+  *this = std::move(fresh);
+  return {};
+}
+
+Status AlignedBuffer::resize(int64_t bytes, const char* what) {
+  AlignedBuffer fresh;
+  GORGON_TRY(reserve(bytes, what, &fresh.data_));
+  fresh.bytes_ = static_cast<size_t>(bytes);
+  if (data_ != nullptr && fresh.data_ != nullptr) std::memcpy(fresh.data_, data_, bytes_ < fresh.bytes_ ? bytes_ : fresh.bytes_);
+  *this = std::move(fresh);
+  return {};
+}
+
+}  // namespace gorgon
