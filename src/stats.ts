@@ -22,7 +22,7 @@ export interface Timing {
   readonly tpotMs: number | null
   /** Accepted to the end. */
   readonly e2eMs: number
-  /** Completion tokens per second of `decodeMs`; 0 when nothing was decoded. */
+  /** Tokens per second of `decodeMs`, the first not counted: prefill chose it. 0 below two tokens. */
   readonly tokensPerSecond: number
   /** Between consecutive chunks, whatever they carry; percentiles by nearest rank. Null below two chunks. */
   readonly gapMs: Percentiles | null
@@ -171,7 +171,7 @@ export class Stats {
       decodeMs,
       tpotMs: first === undefined || this.#completion < 2 ? null : (end - first) / (this.#completion - 1),
       e2eMs: end - this.#queuedAt,
-      tokensPerSecond: decodeMs > 0 ? (1000 * this.#completion) / decodeMs : 0,
+      tokensPerSecond: decodeMs > 0 ? (1000 * Math.max(0, this.#completion - 1)) / decodeMs : 0,
       gapMs: percentilesOf(this.#gaps),
     }
   }

@@ -42,7 +42,7 @@ describe('timing', () => {
       decodeMs: 75,
       tpotMs: (180 - 135) / 4,
       e2eMs: 180,
-      tokensPerSecond: 5 / 0.075,
+      tokensPerSecond: 4 / 0.075,
       gapMs: { p50: 20, p90: 40, p99: 40, max: 40 },
     })
   })
