@@ -49,8 +49,12 @@ export interface Tree {
  */
 export type TreeOption = string | number | { readonly paths: Choices }
 
-/** Nodes of the `auto` tree, root included: what 16-row CPU kernels verify for little more than one row. */
-const AUTO_NODE_COUNT = 16
+/**
+ * Nodes of the `auto` tree, root included. Vector kernels verify 4 rows, one register tile, for less than two rows' time, and pay for every
+ * row beyond: on two Zen 5 cores the demo model decodes 1.5 to 1.7 times as fast as plain with 3 or 4 nodes and 1.1 times with 16 (npm run
+ * bench -- decode/acceptance --tree 3 4 16), though 16 commit more tokens a step.
+ */
+const AUTO_NODE_COUNT = 4
 
 const showPath = (path: Path): string => `[${path.join(', ')}]`
 
@@ -190,7 +194,7 @@ function countedTree(nodeCount: number): Tree {
 /**
  * The tree an option asks for.
  *
- * `'auto'` is, until step costs are measured, a fixed tree: the first 15 paths of `mc_sim_7b_63` (16 nodes), without nodes deeper than
+ * `'auto'` is, until step costs are measured, a fixed tree: the first 3 paths of `mc_sim_7b_63` (4 nodes), without nodes deeper than
  * there are Medusa heads; without heads it is the one-node tree.
  *
  * @param medusaHeads heads that can draft: the depth a tree may have.

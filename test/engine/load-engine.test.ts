@@ -50,7 +50,7 @@ describe('the demo model', () => {
     })
     const { tokens, speculation } = await engine.generate('const answer =', { maxTokens: 30 })
     expect(tokens.length).toBeGreaterThan(0)
-    expect(speculation.nodes).toBe(16)
+    expect(speculation.nodes).toBe(4)
     await engine.close()
     expect(native.openModels).toBe(0)
   })
