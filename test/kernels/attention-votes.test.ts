@@ -57,15 +57,14 @@ function check(o: VoteOptions): void {
   const { inputs, place } = setup(o)
   const got = onEveryIsa(place, (isa, threads) => run(isa, threads, inputs, o.voteRows))
   const expected = votes(inputs, o.voteRows)
-  const allowed = (i: number) =>
-    tolerance({
-      epsilon: EPSILON.f32,
-      reduction: Math.ceil(o.headDim / 32) + 4,
-      magnitude: (1 + largestScore(inputs)) * expected[i]!,
-      factor: 1,
-    })
+  const relative = tolerance({
+    epsilon: EPSILON.f32,
+    reduction: Math.ceil(o.headDim / 32) + 4,
+    magnitude: 1 + largestScore(inputs),
+    factor: 1,
+  })
   // Below e^-87 of the largest a weight is zero.
-  expectClose(got, expected, (i) => allowed(i) + o.tokens * 2 ** -126, place)
+  expectClose(got, expected, (i) => relative * expected[i]! + o.tokens * 2 ** -126, place)
 }
 
 describe('attention_votes against the oracle', () => {

@@ -82,7 +82,7 @@ function check(c: LinearCase): void {
         epsilon: EPSILON.f32,
         reduction: c.depth + 2,
         magnitude: Math.sqrt(squares[i]! + extra[i]! ** 2),
-        factor: 1,
+        factor: 2,
       }),
     place,
   )
