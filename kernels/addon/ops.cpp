@@ -30,6 +30,8 @@ namespace {
 
 /** Keeps every product of three sizes within an int64. */
 constexpr int64_t kMaxSize = int64_t{1} << 20;
+/** The same for products that count Medusa heads, or their blocks, besides. */
+constexpr int64_t kMaxCount = int64_t{1} << 10;
 
 int64_t read_size(const Napi::Object& object, const char* name, int64_t least = 1) { return read_integer(object, name, least, kMaxSize); }
 
@@ -184,7 +186,7 @@ Napi::Value medusa_heads(const Napi::CallbackInfo& info) {
   Call call(info);
   const Napi::Env env = info.Env();
   const int64_t rows = read_size(call.args, "rows"), width = read_size(call.args, "width"), columns = read_size(call.args, "columns");
-  const int64_t head_count = read_size(call.args, "headCount"), block_count = read_size(call.args, "blockCount", 0);
+  const int64_t head_count = read_integer(call.args, "headCount", 1, kMaxCount), block_count = read_integer(call.args, "blockCount", 0, kMaxCount);
   const int64_t padded = round_up(width, kTileDepth);
   const int64_t x_stride = read_stride(call.args, "xStride", padded), logits_stride = read_stride(call.args, "logitsStride", columns);
   const bool shared = read_bool(call.args, "sharedProjection");
@@ -512,7 +514,7 @@ Napi::Value forward_logits(const Napi::CallbackInfo& info) {
   Model& model = *open_model(info[0])->owner;
   size_t length = 0;
   const int32_t* tokens = read_data<int32_t>(info[1], "tokens", &length);
-  const int64_t count = static_cast<int64_t>(length), chunk = info[2].ToNumber().Int64Value();
+  const int64_t count = static_cast<int64_t>(length), chunk = to_integer(info[2], "chunk");
   if (count < 1 || count > model.shape().max_positions || chunk < 1) throw_argument(env, "tokens or chunk out of range");
   for (int64_t i = 0; i < count; ++i) {
     if (tokens[i] < 0 || tokens[i] >= model.shape().vocab) throw_argument(env, "token id out of range");
@@ -552,7 +554,10 @@ Napi::Value forward_logits(const Napi::CallbackInfo& info) {
 
 Napi::Object export_ops(Napi::Env env) {
   auto ops = Napi::Object::New(env);
-  const auto add = [&](const char* name, Napi::Value (*call)(const Napi::CallbackInfo&)) { ops.Set(name, Napi::Function::New(env, call, name)); };
+  const auto add = [&](const char* name, Napi::Value (*call)(const Napi::CallbackInfo&)) {
+    const auto body = [call](const Napi::CallbackInfo& info) { return guarded(info.Env(), [&] { return call(info); }); };
+    ops.Set(name, Napi::Function::New(env, body, name));
+  };
   add("embed", embed);
   add("rmsNorm", rms_norm);
   add("rope", rope);

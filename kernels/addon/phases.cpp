@@ -2,8 +2,8 @@
 #include "addon/phases.h"
 
 #include <functional>
-#include <new>
 
+#include "addon/errors.h"
 #include "addon/handles.h"
 #include "addon/values.h"
 #include "ops/top_k.h"
@@ -35,55 +35,58 @@ class PhaseWorker : public Napi::AsyncWorker {
     const FlushSubnormals flush;
     try {
       status_ = run();
-    } catch (const std::bad_alloc&) {
-      status_ = {StatusCode::kOutOfMemory, "Out of memory. Use a smaller budget, fewer tokens or fewer sequences at once."};
-    } catch (const std::exception& error) {
-      status_ = {StatusCode::kInternal, std::string("this is a bug in gorgon, please report it: ") + error.what()};
+    } catch (...) {
+      status_ = caught_status();
     }
   }
 
   void OnOK() override {
     const Napi::Env env = Env();
     const Napi::HandleScope scope(env);
-    for (const auto& session : sessions_) {
-      session->busy = false;
-      session->settle();
-    }
-    if (!status_.ok()) {
-      deferred_.Reject(to_error(env, status_).Value());
-      return;
-    }
+    run = nullptr;  // it holds the owners, too: a session that was closed meanwhile is freed before its close() says so
+    for (const auto& session : sessions_) session->busy = false;
     try {
-      deferred_.Resolve(result(env));
+      answer(env);
+      for (const auto& session : sessions_) session->settle();
+    } catch (const Napi::Error&) {
+      // The environment is being torn down, a worker thread that was terminated: there is nobody left to tell.
+    }
+  }
+
+ private:
+  void answer(Napi::Env env) {
+    try {
+      throw_unless_ok(env, status_);
+      deferred_.Resolve(guarded(env, [&] { return result(env); }));
     } catch (const Napi::Error& error) {
       deferred_.Reject(error.Value());
     }
   }
 
- private:
   Napi::Promise::Deferred deferred_;
   std::vector<std::shared_ptr<SessionHandle>> sessions_;
   Status status_;
 };
 
-Napi::Array read_batch(const Napi::CallbackInfo& info) {
-  if (!info[0].IsArray() || info[0].As<Napi::Array>().Length() == 0) throw_argument(info.Env(), "a phase takes a list of at least one session");
-  return info[0].As<Napi::Array>();
+/** The batch's entries; no more after a hole, which whoever reads them refuses. */
+std::vector<Napi::Value> read_batch(const Napi::CallbackInfo& info) {
+  std::vector<Napi::Value> entries;
+  if (info[0].IsArray()) {
+    const auto array = info[0].As<Napi::Array>();
+    for (uint32_t i = 0; i < array.Length() && (i == 0 || !entries.back().IsUndefined()); ++i) entries.push_back(array.Get(i));
+  }
+  if (entries.empty()) throw_argument(info.Env(), "a phase takes a list of at least one session");
+  return entries;
 }
 
-/** Idle sessions of one model, each once. */
+/**
+ * Idle sessions of one model, each once. Made when everything else is read: reading an object may run JavaScript (a getter, a proxy), and
+ * that may close a session or start a call with it. From here to the start of the work none runs.
+ */
 class SessionList {
  public:
-  void add(const Napi::Value& value) {
-    auto handle = idle_session(value);
-    for (const auto& other : handles_) {
-      if (other == handle) throw to_error(value.Env(), {StatusCode::kBusy, "a session occurs twice in one batch"});
-    }
-    if (!handles_.empty() && &handles_[0]->owner->model() != &handle->owner->model()) {
-      throw_argument(value.Env(), "the sessions of a batch belong to different models");
-    }
-    handles_.push_back(std::move(handle));
-    owners_.push_back(handles_.back()->owner);
+  explicit SessionList(const std::vector<Napi::Value>& sessions) {
+    for (const Napi::Value& session : sessions) add(session);
   }
 
   const std::vector<std::shared_ptr<SessionHandle>>& handles() const { return handles_; }
@@ -91,6 +94,18 @@ class SessionList {
   const std::vector<std::shared_ptr<Session>>& owners() const { return owners_; }
 
  private:
+  void add(const Napi::Value& value) {
+    auto handle = idle_session(value);
+    for (const auto& other : handles_) {
+      if (other == handle) throw to_error(value.Env(), {StatusCode::kBusy, "a session occurs twice in one batch"});
+    }
+    if (!owners_.empty() && &owners_[0]->model() != &handle->owner->model()) {
+      throw_argument(value.Env(), "the sessions of a batch belong to different models");
+    }
+    owners_.push_back(handle->owner);
+    handles_.push_back(std::move(handle));
+  }
+
   std::vector<std::shared_ptr<SessionHandle>> handles_;
   std::vector<std::shared_ptr<Session>> owners_;
 };
@@ -123,11 +138,7 @@ std::map<std::string, TensorSlice> read_tensors(const Napi::Object& object, cons
     const Napi::Value shape = entry.Get("shape");
     if (!shape.IsArray()) throw_argument(object.Env(), key + ": shape is not an array");
     const auto extents = shape.As<Napi::Array>();
-    for (uint32_t d = 0; d < extents.Length(); ++d) {
-      const Napi::Value extent = extents.Get(d);
-      if (!extent.IsNumber()) throw_argument(object.Env(), key + ": shape holds something that is not a number");
-      slice.shape.push_back(extent.As<Napi::Number>().Int64Value());
-    }
+    for (uint32_t d = 0; d < extents.Length(); ++d) slice.shape.push_back(to_integer(extents.Get(d), (key + ": an extent of shape").c_str()));
     tensors.emplace(key, std::move(slice));
   }
   return tensors;
@@ -146,10 +157,10 @@ ModelShape read_shape(const Napi::Object& spec) {
   shape.query_heads = read_integer(object, "queryHeads", 1, kMaxExtent);
   shape.kv_heads = read_integer(object, "kvHeads", 1, kMaxExtent);
   shape.head_dim = read_integer(object, "headDim", 1, kMaxExtent);
-  shape.rms_eps = static_cast<float>(read_number(object, "rmsEps"));
+  shape.rms_eps = read_float(object, "rmsEps");
   shape.max_positions = read_integer(object, "maxPositions", 1, kMaxExtent - 1);
   shape.inverse_frequencies = read_array<float>(object, "inverseFrequencies");
-  shape.rope_scale = static_cast<float>(read_number(object, "ropeScale"));
+  shape.rope_scale = read_float(object, "ropeScale");
   shape.sliding_windows = read_array<int32_t>(object, "slidingWindows");
   return shape;
 }
@@ -170,23 +181,23 @@ HeadsSpec read_heads(const Napi::Object& spec) {
 SamplingSpec read_sampling(const Napi::Object& object) {
   SamplingSpec spec;
   SamplingParams& params = spec.params;
-  params.temperature = static_cast<float>(read_number(object, "temperature"));
+  params.temperature = read_float(object, "temperature");
   params.top_k = static_cast<int32_t>(read_integer(object, "topK", 0, INT32_MAX));
-  params.top_p = static_cast<float>(read_number(object, "topP"));
-  params.min_p = static_cast<float>(read_number(object, "minP"));
-  params.repetition_penalty = static_cast<float>(read_number(object, "repetitionPenalty"));
-  params.frequency_penalty = static_cast<float>(read_number(object, "frequencyPenalty"));
-  params.presence_penalty = static_cast<float>(read_number(object, "presencePenalty"));
+  params.top_p = read_float(object, "topP");
+  params.min_p = read_float(object, "minP");
+  params.repetition_penalty = read_float(object, "repetitionPenalty");
+  params.frequency_penalty = read_float(object, "frequencyPenalty");
+  params.presence_penalty = read_float(object, "presencePenalty");
   const Napi::Value seed = object.Get("seed");
   bool lossless = false;
-  if (!seed.IsBigInt()) throw_argument(object.Env(), "seed is not a bigint");
-  params.seed = seed.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (seed.IsBigInt()) params.seed = seed.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) throw_argument(object.Env(), "seed is not a bigint from 0 to 2^64 - 1");
   params.min_tokens = read_integer(object, "minTokens");
   spec.bias_ids = read_array<int32_t>(object, "biasIds");
   spec.bias_values = read_array<float>(object, "biasValues");
   spec.suppressed_ids = read_array<int32_t>(object, "suppressedIds");
-  spec.logprobs = static_cast<int32_t>(read_integer(object, "logprobs", -1, 64));
-  if (!(params.temperature >= 0.0f) || !(params.top_p > 0.0f) || !(params.min_p >= 0.0f) || !(params.repetition_penalty > 0.0f)) {
+  spec.logprobs = static_cast<int32_t>(read_integer(object, "logprobs", -1, kMaxTopK));
+  if (params.temperature < 0.0f || params.top_p <= 0.0f || params.min_p < 0.0f || params.repetition_penalty <= 0.0f) {
     throw_argument(object.Env(), "a sampling option is out of range");
   }
   return spec;
@@ -317,12 +328,16 @@ Napi::Value open_model_async(const Napi::CallbackInfo& info) {
 
   // The counter lives in memory that JavaScript shares with us: it is held until loading is over.
   size_t length = 0;
-  int32_t* progress = read_data<int32_t>(object.Get("progress"), "progress", &length);
+  const Napi::Value counters = object.Get("progress");
+  int32_t* progress = read_data<int32_t>(counters, "progress", &length);
   if (length < 2) throw_argument(env, "progress needs two entries");
+  if (counters.As<Napi::TypedArray>().ArrayBuffer().IsArrayBuffer()) {
+    throw_argument(env, "progress is not in shared memory: another owner could be given it while it is written to");
+  }
   static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t), "an atomic int is laid out as an int");
   spec->loaded = reinterpret_cast<std::atomic<int32_t>*>(progress);
   spec->cancel = reinterpret_cast<std::atomic<int32_t>*>(progress + 1);
-  auto held = std::make_shared<Napi::ObjectReference>(Napi::Persistent(object.Get("progress").As<Napi::Object>()));
+  auto held = std::make_shared<Napi::ObjectReference>(Napi::Persistent(counters.As<Napi::Object>()));
 
   auto model = std::make_shared<std::shared_ptr<Model>>();
   auto* worker = new PhaseWorker(env, "gorgon.openModel", {});
@@ -352,27 +367,25 @@ Napi::Value open_session(const Napi::CallbackInfo& info) {
 
 Napi::Value begin_prefill(const Napi::CallbackInfo& info) {
   const Napi::Object object = read_object(info[0], "the request");
-  const auto session = idle_session(object.Get("session"));
+  const Napi::Value session = object.Get("session");
   PrefillSpec spec;
   spec.tokens = read_array<int32_t>(object, "tokens");
   spec.sampling = read_sampling(read_object(object.Get("sampling"), "sampling"));
   spec.compression = read_compression(object.Get("compression"));
   spec.medusa_heads = read_integer(object, "medusaHeads", 0, kMaxTreeNodes);
-  spec.top_k = read_integer(object, "topK", 0, 64);
-  throw_unless_ok(info.Env(), session->owner->begin_prefill(std::move(spec)));
+  spec.top_k = read_integer(object, "topK", 0, kMaxTopK);
+  // Last, as in SessionList.
+  throw_unless_ok(info.Env(), idle_session(session)->owner->begin_prefill(std::move(spec)));
   return info.Env().Undefined();
 }
 
 Napi::Value prefill(const Napi::CallbackInfo& info) {
-  const Napi::Array batch = read_batch(info);
-  SessionList sessions;
-  for (uint32_t i = 0; i < batch.Length(); ++i) sessions.add(batch.Get(i));
-  auto steps = std::make_shared<std::vector<PrefillProgress>>(batch.Length());
+  const SessionList sessions(read_batch(info));
+  auto steps = std::make_shared<std::vector<PrefillProgress>>();
   auto* worker = new PhaseWorker(info.Env(), "gorgon.prefill", sessions.handles());
   worker->run = [owners = sessions.owners(), steps] {
     const std::lock_guard<std::mutex> lock(owners[0]->model().mutex());
-    for (size_t i = 0; i < owners.size(); ++i) GORGON_TRY(owners[i]->prefill(&(*steps)[i]));
-    return Status();
+    return Session::prefill(owners, steps.get());
   };
   worker->result = [steps](Napi::Env env) {
     return write_list(env, *steps, [&](const PrefillProgress& step) {
@@ -393,15 +406,15 @@ Napi::Value prefill(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value verify(const Napi::CallbackInfo& info) {
-  const Napi::Array batch = read_batch(info);
-  SessionList sessions;
   auto items = std::make_shared<std::vector<VerifyItem>>();
-  for (uint32_t i = 0; i < batch.Length(); ++i) {
-    const Napi::Object object = read_object(batch.Get(i), "the request");
-    sessions.add(object.Get("session"));
-    items->push_back({sessions.owners().back().get(), read_array<int32_t>(object, "tokens"), read_array<int32_t>(object, "parents"),
-                      read_bool(object, "typical")});
+  std::vector<Napi::Value> batch = read_batch(info);
+  for (Napi::Value& entry : batch) {
+    const Napi::Object object = read_object(entry, "the request");
+    entry = object.Get("session");
+    items->push_back({nullptr, read_array<int32_t>(object, "tokens"), read_array<int32_t>(object, "parents"), read_bool(object, "typical")});
   }
+  const SessionList sessions(batch);
+  for (size_t i = 0; i < items->size(); ++i) (*items)[i].session = sessions.owners()[i].get();
   auto posteriors = std::make_shared<std::vector<Posterior>>();
   auto* worker = new PhaseWorker(info.Env(), "gorgon.verify", sessions.handles());
   worker->run = [owners = sessions.owners(), items, posteriors] {
@@ -415,15 +428,16 @@ Napi::Value verify(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value commit(const Napi::CallbackInfo& info) {
-  const Napi::Array batch = read_batch(info);
-  SessionList sessions;
   auto items = std::make_shared<std::vector<CommitItem>>();
-  for (uint32_t i = 0; i < batch.Length(); ++i) {
-    const Napi::Object object = read_object(batch.Get(i), "the request");
-    sessions.add(object.Get("session"));
-    items->push_back({sessions.owners().back().get(), read_array<int32_t>(object, "path"), read_integer(object, "medusaHeads", 0, kMaxTreeNodes),
-                      read_integer(object, "topK", 0, 64)});
+  std::vector<Napi::Value> batch = read_batch(info);
+  for (Napi::Value& entry : batch) {
+    const Napi::Object object = read_object(entry, "the request");
+    entry = object.Get("session");
+    items->push_back({nullptr, read_array<int32_t>(object, "path"), read_integer(object, "medusaHeads", 0, kMaxTreeNodes),
+                      read_integer(object, "topK", 0, kMaxTopK)});
   }
+  const SessionList sessions(batch);
+  for (size_t i = 0; i < items->size(); ++i) (*items)[i].session = sessions.owners()[i].get();
   auto drafts = std::make_shared<std::vector<Drafts>>();
   auto* worker = new PhaseWorker(info.Env(), "gorgon.commit", sessions.handles());
   worker->run = [owners = sessions.owners(), items, drafts] {

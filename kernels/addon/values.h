@@ -3,6 +3,9 @@
 
 #include <napi.h>
 
+#include <cmath>
+#include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -26,14 +29,23 @@ inline double read_number(const Napi::Object& object, const char* name) {
   return value.As<Napi::Number>().DoubleValue();
 }
 
-/** A whole number that fits an int64 exactly. */
-inline int64_t read_integer(const Napi::Object& object, const char* name) {
+/** A finite number that a float can hold. */
+inline float read_float(const Napi::Object& object, const char* name) {
   const double value = read_number(object, name);
-  if (!(value >= -9007199254740991.0 && value <= 9007199254740991.0) || value != static_cast<double>(static_cast<int64_t>(value))) {
-    throw_argument(object.Env(), std::string(name) + " is not a whole number");
-  }
-  return static_cast<int64_t>(value);
+  if (!(std::fabs(value) <= std::numeric_limits<float>::max())) throw_argument(object.Env(), std::string(name) + " is not a finite number");
+  return static_cast<float>(value);
 }
+
+/** A whole number that fits an int64 exactly. */
+inline int64_t to_integer(const Napi::Value& value, const char* what) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::numeric_limits<double>::quiet_NaN();
+  if (!(std::fabs(number) <= 9007199254740991.0) || number != std::trunc(number)) {
+    throw_argument(value.Env(), std::string(what) + " is not a whole number");
+  }
+  return static_cast<int64_t>(number);
+}
+
+inline int64_t read_integer(const Napi::Object& object, const char* name) { return to_integer(object.Get(name), name); }
 
 /** A whole number in [low, high]. */
 inline int64_t read_integer(const Napi::Object& object, const char* name, int64_t low, int64_t high) {

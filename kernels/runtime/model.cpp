@@ -27,6 +27,9 @@ Status check_shape(const ModelShape& shape) {
       static_cast<int64_t>(shape.sliding_windows.size()) != shape.layers) {
     return {StatusCode::kShape, "inverseFrequencies must have headDim / 2 entries and slidingWindows one per layer"};
   }
+  for (const int32_t window : shape.sliding_windows) {
+    if (window < 0) return {StatusCode::kShape, "a sliding window is " + std::to_string(window) + " positions wide; 0 sees everything"};
+  }
   return {};
 }
 
@@ -42,6 +45,12 @@ Status Model::open(const ModelSpec& spec, std::shared_ptr<Model>* out) {
   GORGON_TRY(load_weights(spec, loading, &model->weights_));
   *out = std::move(model);
   return {};
+}
+
+Status Model::reserve(int64_t rows, int64_t logit_rows, int64_t draft_rows, int64_t medusa_heads) {
+  GORGON_TRY(reserve_workspace(rows));
+  GORGON_TRY(reserve_logits(logit_rows));
+  return medusa_heads > 0 ? reserve_drafts(draft_rows, medusa_heads) : Status();
 }
 
 Status Model::reserve_workspace(int64_t rows) {
@@ -160,15 +169,27 @@ Status Model::final_norm(const float* x, int64_t rows, float* out) {
                             *context_);
 }
 
-Status Model::logits(const float* hidden, int64_t rows, const float** out) {
+Status Model::reserve_logits(int64_t rows) {
   const int64_t bytes = rows * shape_.vocab * static_cast<int64_t>(sizeof(float));
-  if (logits_.bytes() < bytes) GORGON_TRY(logits_.allocate(bytes, "logits"));
+  return logits_.bytes() < bytes ? logits_.allocate(bytes, "logits") : Status();
+}
+
+Status Model::logits(const float* hidden, int64_t rows, const float** out) {
+  GORGON_TRY(reserve_logits(rows));
   *out = logits_.as<float>();
   return backend_->linear({hidden, hidden_stride(), rows, weights_.lm_head.matrix, nullptr, logits_.as<float>(), shape_.vocab, false}, *context_);
 }
 
 int64_t Model::draft_vocab() const {
   return weights_.token_map.empty() ? shape_.vocab : static_cast<int64_t>(weights_.token_map.size());
+}
+
+Status Model::reserve_drafts(int64_t rows, int64_t medusa_heads) {
+  const int64_t floats = static_cast<int64_t>(sizeof(float));
+  const int64_t logits_bytes = medusa_heads * rows * draft_vocab() * floats, workspace_bytes = (2 * medusa_heads + 1) * rows * hidden_stride() * floats;
+  if (draft_logits_.bytes() < logits_bytes) GORGON_TRY(draft_logits_.allocate(logits_bytes, "draft logits"));
+  if (draft_workspace_.bytes() < workspace_bytes) GORGON_TRY(draft_workspace_.allocate(workspace_bytes, "activations"));
+  return {};
 }
 
 Status Model::drafts(const float* hidden, int64_t rows, int64_t medusa_heads, int64_t k, int32_t* ids) {
@@ -186,10 +207,8 @@ Status Model::drafts(const float* hidden, int64_t rows, int64_t medusa_heads, in
     heads[h] = {blocks[h].data(), biases[h].data(), own ? head.projection.matrix : weights_.lm_head.matrix};
     shared = shared && heads[h].projection.tiles == heads[0].projection.tiles;
   }
-  const int64_t columns = heads[0].projection.columns, floats = static_cast<int64_t>(sizeof(float));
-  const int64_t logits_bytes = medusa_heads * rows * columns * floats, workspace_bytes = (2 * medusa_heads + 1) * rows * hidden_stride() * floats;
-  if (draft_logits_.bytes() < logits_bytes) GORGON_TRY(draft_logits_.allocate(logits_bytes, "draft logits"));
-  if (draft_workspace_.bytes() < workspace_bytes) GORGON_TRY(draft_workspace_.allocate(workspace_bytes, "activations"));
+  const int64_t columns = draft_vocab();
+  GORGON_TRY(reserve_drafts(rows, medusa_heads));
   GORGON_TRY(backend_->medusa_heads({hidden, hidden_stride(), rows, shape_.hidden, heads.data(), medusa_heads,
                                      static_cast<int64_t>(blocks[0].size()), shared, draft_workspace_.as<float>(), draft_logits_.as<float>(), columns},
                                     *context_));

@@ -45,6 +45,9 @@ class Model {
 
   // What follows needs the mutex.
 
+  /** Memory for passes of `rows` rows, logits of `logit_rows`, and drafts of `draft_rows` from `medusa_heads` heads: a pass may still fail for
+      want of an operation's scratch memory, but not of what is large. */
+  Status reserve(int64_t rows, int64_t logit_rows, int64_t draft_rows, int64_t medusa_heads);
   Status embed(const int32_t* ids, int64_t tokens, float* x);
   /** Prepares the angles of the next forward_layer calls. */
   Status set_positions(const int32_t* positions, int64_t tokens);
@@ -68,6 +71,8 @@ class Model {
  private:
   Model() = default;
   Status reserve_workspace(int64_t rows);
+  Status reserve_logits(int64_t rows);
+  Status reserve_drafts(int64_t rows, int64_t medusa_heads);
 
   ModelShape shape_;
   Weights weights_;

@@ -25,6 +25,12 @@ Status bad_state(const char* phase) {
   return {StatusCode::kState, std::string(phase) + " cannot run now: a turn is beginPrefill, prefill until it has a result, then verify and commit in turns"};
 }
 
+/** So that the next `count` tokens are appended without allocating; capacity at least doubles where it grows. */
+void make_room(std::vector<int32_t>& tokens, size_t count) {
+  const size_t wanted = tokens.size() + count;
+  if (tokens.capacity() < wanted) tokens.reserve(std::max(wanted, 2 * tokens.capacity()));
+}
+
 Status check_drafts(const Model& model, int64_t medusa_heads, int64_t top_k) {
   const int64_t heads = static_cast<int64_t>(model.weights().heads.size()), most = std::min<int64_t>(kMaxTopK, model.draft_vocab());
   if (medusa_heads >= 0 && medusa_heads <= heads && top_k >= 0 && top_k <= most) return {};
@@ -60,15 +66,7 @@ Status Session::begin_prefill(PrefillSpec spec) {
                                        std::to_string(shape.max_positions)};
   }
   GORGON_TRY(check_drafts(*model_, spec.medusa_heads, spec.top_k));
-  if (state_ == State::kPrefilling) {
-    for (int64_t layer = 0; layer < shape.layers; ++layer) {
-      if (turn_->compression && layer < turn_->layer) return bad_state("beginPrefill over a prompt that is half compressed");
-    }
-    for (int64_t layer = 0; layer < shape.layers; ++layer) cache_.set_rows(layer, turn_->rows_before[layer]);
-    turn_.reset();
-    state_ = State::kIdle;
-  }
-  const int64_t rows = cache_.rows(0);
+  if (state_ == State::kPrefilling && turn_->compression && turn_->layer > 0) return bad_state("beginPrefill over a prompt that is half compressed");
   if (spec.compression) {
     const CompressionSpec& c = *spec.compression;
     const int64_t protect = c.policy == KvPolicy::kStreaming ? c.sinks : c.window;
@@ -80,14 +78,30 @@ Status Session::begin_prefill(PrefillSpec spec) {
   }
 
   Turn turn;
-  GORGON_TRY(turn.hidden.allocate(count * model_->hidden_stride() * static_cast<int64_t>(sizeof(float)), "hidden rows"));
+  const int64_t row_bytes = model_->hidden_stride() * static_cast<int64_t>(sizeof(float));
+  if (hidden_.bytes() == 0) GORGON_TRY(hidden_.allocate(kMaxTreeNodes * row_bytes, "hidden rows"));
+  GORGON_TRY(turn.hidden.allocate(count * row_bytes, "hidden rows"));
+  for (int64_t layer = 0; layer < shape.layers; ++layer) {
+    turn.rows_before.push_back(state_ == State::kPrefilling ? turn_->rows_before[layer] : cache_.rows(layer));
+  }
+  const int64_t rows = turn.rows_before[0];
   // A budget that is not smaller than the cache changes nothing.
   if (spec.compression && rows + count > spec.compression->budget) turn.compression = std::make_unique<Compression>(*model_, *spec.compression, rows, count);
   turn.medusa_heads = spec.medusa_heads;
   turn.top_k = spec.medusa_heads > 0 ? std::max<int64_t>(spec.top_k, 1) : 0;
-  for (int64_t layer = 0; layer < shape.layers; ++layer) turn.rows_before.push_back(cache_.rows(layer));
   turn.tokens = std::move(spec.tokens);
+  make_room(tokens_, turn.tokens.size());
+  const SamplingParams& asked = spec.sampling.params;
+  const bool penalties = asked.repetition_penalty != 1.0f || asked.frequency_penalty != 0.0f || asked.presence_penalty != 0.0f;
+  std::vector<uint8_t> in_prompt(penalties ? shape.vocab : 0);
+  std::vector<int32_t> output_counts(in_prompt.size());
+  if (penalties) {
+    for (const int32_t token : tokens_) in_prompt[token] = 1;
+    for (const int32_t token : turn.tokens) in_prompt[token] = 1;
+  }
 
+  // Nothing fails from here on. A turn that was not finished is dropped.
+  for (int64_t layer = 0; layer < shape.layers; ++layer) cache_.set_rows(layer, turn.rows_before[layer]);
   sampling_ = std::move(spec.sampling);
   SamplingParams& params = sampling_.params;
   params.bias_ids = sampling_.bias_ids.data();
@@ -96,23 +110,38 @@ Status Session::begin_prefill(PrefillSpec spec) {
   params.suppressed_ids = sampling_.suppressed_ids.data();
   params.suppressed_count = static_cast<int64_t>(sampling_.suppressed_ids.size());
   generated_ = 0;
-  const bool penalties = params.repetition_penalty != 1.0f || params.frequency_penalty != 0.0f || params.presence_penalty != 0.0f;
-  in_prompt_.assign(penalties ? shape.vocab : 0, 0);
-  output_counts_.assign(penalties ? shape.vocab : 0, 0);
-  if (penalties) {
-    for (const int32_t token : tokens_) in_prompt_[token] = 1;
-    for (const int32_t token : turn.tokens) in_prompt_[token] = 1;
-  }
+  in_prompt_ = std::move(in_prompt);
+  output_counts_ = std::move(output_counts);
   turn_ = std::move(turn);
   state_ = State::kPrefilling;
   return {};
 }
 
-Status Session::prefill(PrefillProgress* out) {
-  if (state_ != State::kPrefilling) return bad_state("prefill");
+Status Session::prefill(const std::vector<std::shared_ptr<Session>>& batch, std::vector<PrefillProgress>* out) {
+  out->resize(batch.size());
+  for (const auto& session : batch) {
+    if (session->state_ != State::kPrefilling) return bad_state("prefill");
+  }
+  for (const auto& session : batch) GORGON_TRY(session->reserve_chunk());
+  for (size_t i = 0; i < batch.size(); ++i) GORGON_TRY(batch[i]->prefill_chunk(&(*out)[i]));
+  return {};
+}
+
+int64_t Session::chunk_of(const Turn& turn) { return std::min(kPrefillRows, static_cast<int64_t>(turn.tokens.size()) - turn.first); }
+
+Status Session::reserve_chunk() {
+  Turn& turn = *turn_;
+  const int64_t tokens = static_cast<int64_t>(turn.tokens.size());
+  GORGON_TRY(model_->reserve(chunk_of(turn), 1, 1, turn.medusa_heads));
+  if (turn.first > 0) return {};
+  GORGON_TRY(cache_.reserve(turn.layer, turn.rows_before[turn.layer] + tokens, turn.compression ? 0 : kSpareRows));
+  return turn.compression ? turn.compression->begin_layer() : Status();
+}
+
+Status Session::prefill_chunk(PrefillProgress* out) {
   Turn& turn = *turn_;
   const int64_t tokens = static_cast<int64_t>(turn.tokens.size()), layers = model_->shape().layers;
-  const int64_t count = std::min(kPrefillRows, tokens - turn.first);
+  const int64_t count = chunk_of(turn);
   state_ = State::kFailed;  // until the chunk is done
   GORGON_TRY(run_chunk(turn, count));
   out->total = tokens * layers;
@@ -136,10 +165,6 @@ Status Session::prefill(PrefillProgress* out) {
 Status Session::run_chunk(Turn& turn, int64_t count) {
   const int64_t tokens = static_cast<int64_t>(turn.tokens.size()), layer = turn.layer, stride = model_->hidden_stride();
   float* x = turn.hidden.as<float>() + turn.first * stride;
-  if (turn.first == 0) {
-    GORGON_TRY(cache_.reserve(layer, turn.rows_before[layer] + tokens, turn.compression ? 0 : kSpareRows));
-    if (turn.compression) GORGON_TRY(turn.compression->begin_layer());
-  }
   if (layer == 0) GORGON_TRY(model_->embed(turn.tokens.data() + turn.first, count, x));
   const int64_t first_position = position() + turn.first;
   std::vector<int32_t> positions(count);
@@ -158,9 +183,6 @@ Status Session::run_chunk(Turn& turn, int64_t count) {
 
 Status Session::finish_prefill(Turn& turn, PrefillProgress* out) {
   const int64_t stride = model_->hidden_stride(), tokens = static_cast<int64_t>(turn.tokens.size());
-  if (hidden_.bytes() < kMaxTreeNodes * stride * static_cast<int64_t>(sizeof(float))) {
-    GORGON_TRY(hidden_.allocate(kMaxTreeNodes * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
-  }
   GORGON_TRY(model_->final_norm(turn.hidden.as<float>() + (tokens - 1) * stride, 1, hidden_.as<float>()));
   const float* logits;
   GORGON_TRY(model_->logits(hidden_.as<float>(), 1, &logits));
@@ -247,12 +269,18 @@ Session::Tree Session::tree_of(const VerifyItem& item) {
 
 Status Session::verify(const std::vector<VerifyItem>& batch, std::vector<Posterior>* out) {
   for (const VerifyItem& item : batch) GORGON_TRY(item.session->check_verify(item));
+  int64_t all_rows = 0, most_nodes = 0;
   for (const VerifyItem& item : batch) {
     KvCache& cache = item.session->cache_;
+    const int64_t nodes = static_cast<int64_t>(item.tokens.size());
     for (int64_t layer = 0; layer < item.session->model_->shape().layers; ++layer) {
-      GORGON_TRY(cache.reserve(layer, cache.rows(layer) + static_cast<int64_t>(item.tokens.size()), kSpareRows));
+      GORGON_TRY(cache.reserve(layer, cache.rows(layer) + nodes, kSpareRows));
     }
+    all_rows += nodes;
+    most_nodes = std::max(most_nodes, nodes);
   }
+  if (batch.empty()) return {};
+  GORGON_TRY(batch[0].session->model_->reserve(std::min(all_rows, kPassRows), most_nodes, 0, 0));
   out->resize(batch.size());
   for (size_t first = 0; first < batch.size();) {
     size_t last = first;
@@ -393,9 +421,19 @@ Status Session::commit(const std::vector<CommitItem>& batch, std::vector<Drafts>
   Model& model = *batch[0].session->model_;
   const ModelShape& shape = model.shape();
   const int64_t stride = model.hidden_stride();
+  int64_t to_draft = 0, medusa_heads = 0, top_k = 1;
+  for (const CommitItem& item : batch) {
+    make_room(item.session->tokens_, item.path.size());
+    if (item.medusa_heads == 0) continue;
+    ++to_draft;
+    medusa_heads = std::max(medusa_heads, item.medusa_heads);
+    top_k = std::max(top_k, item.top_k);
+  }
   AlignedBuffer rows;  // the surviving hidden rows of the sessions that draft
-  GORGON_TRY(rows.allocate(static_cast<int64_t>(batch.size()) * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
-  int64_t drafting = 0, medusa_heads = 0, top_k = 1;
+  GORGON_TRY(rows.allocate(to_draft * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
+  GORGON_TRY(model.reserve(0, 0, to_draft, medusa_heads));
+  std::vector<int32_t> ids(medusa_heads * to_draft * top_k);
+  int64_t drafting = 0;
   out->resize(batch.size());
   for (size_t i = 0; i < batch.size(); ++i) {
     Session& session = *batch[i].session;
@@ -424,15 +462,12 @@ Status Session::commit(const std::vector<CommitItem>& batch, std::vector<Drafts>
     }
     if (batch[i].medusa_heads > 0) {
       std::memcpy(rows.as<float>() + drafting++ * stride, session.hidden_.as<float>() + last * stride, stride * sizeof(float));
-      medusa_heads = std::max(medusa_heads, batch[i].medusa_heads);
-      top_k = std::max(top_k, batch[i].top_k);
     }
     session.state_ = State::kReady;
   }
   if (drafting == 0) return {};
 
   // Every session gets as many heads and ranks as the hungriest; each takes what it asked for.
-  std::vector<int32_t> ids(medusa_heads * drafting * top_k);
   GORGON_TRY(model.drafts(rows.as<float>(), drafting, medusa_heads, top_k, ids.data()));
   int64_t row = 0;
   for (size_t i = 0; i < batch.size(); ++i) {

@@ -90,10 +90,12 @@ class Session {
   /** Checks and remembers a turn; does no work. A prompt that was never finished is dropped first, if nothing of it was compressed yet. */
   Status begin_prefill(PrefillSpec spec);
 
-  // The phases take sessions of one model, each at most once, and hold its mutex. A session whose phase failed can only be closed.
+  // The phases take sessions of one model, each at most once, and hold its mutex. They check all of them and reserve their memory before the
+  // first is touched, so a call that is refused, or finds no memory, changes nothing. A session that a failure does catch halfway can only be
+  // closed.
 
-  /** One chunk of one layer. */
-  Status prefill(PrefillProgress* out);
+  /** One chunk of one layer of each. */
+  static Status prefill(const std::vector<std::shared_ptr<Session>>& batch, std::vector<PrefillProgress>* out);
   static Status verify(const std::vector<VerifyItem>& batch, std::vector<Posterior>* out);
   static Status commit(const std::vector<CommitItem>& batch, std::vector<Drafts>* out);
 
@@ -122,6 +124,10 @@ class Session {
     int64_t nodes() const { return static_cast<int64_t>(tokens.size()); }
   };
 
+  /** Tokens of the next chunk. */
+  static int64_t chunk_of(const Turn& turn);
+  Status reserve_chunk();
+  Status prefill_chunk(PrefillProgress* out);
   Status run_chunk(Turn& turn, int64_t count);
   Status finish_prefill(Turn& turn, PrefillProgress* out);
   Status check_verify(const VerifyItem& item);
