@@ -5,6 +5,7 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <system_error>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -64,8 +65,13 @@ FlushSubnormals::~FlushSubnormals() {
 }
 
 ThreadPool::ThreadPool(int threads) {
+  workers_.reserve(threads > 1 ? threads - 1 : 0);
   for (int thread = 1; thread < threads; ++thread) {
-    workers_.emplace_back([this, thread] { work(thread); });
+    try {
+      workers_.emplace_back([this, thread] { work(thread); });
+    } catch (const std::system_error&) {
+      return;  // the system gives no more: fewer threads compute the same, later
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #include "runtime/weights.h"
 
 #include <memory>
+#include <utility>
 
 namespace gorgon {
 
@@ -94,16 +95,20 @@ class Loader {
   /** Weights of one input, packed side by side; a part's bias is `name` + "_bias" (or `bias_name`), zeros where only others have one. */
   Status packed(const std::vector<Part>& parts, int64_t depth, PackedWeight* out, const std::string& bias_name = {}) {
     int64_t columns = 0;
-    for (const Part& part : parts) columns += part.columns;
+    std::vector<std::pair<const TensorSlice*, const void*>> sources(parts.size());
+    for (size_t i = 0; i < parts.size(); ++i) {  // all of them before the memory: the files bound how much a shape may ask for
+      GORGON_TRY(source_.find(parts[i].name, {parts[i].columns, depth}, &sources[i].first, &sources[i].second));
+      columns += parts[i].columns;
+    }
     const int64_t bytes = packed_weight_bytes(dtype_, columns, depth);
     GORGON_TRY(out->tiles.allocate(bytes, "weights"));
     out->matrix = packed_weight(out->tiles.data(), dtype_, columns, depth);
     bytes_ += bytes;
     int64_t offset = 0;
-    for (const Part& part : parts) {
-      const TensorSlice* slice;
-      const void* data;
-      GORGON_TRY(source_.find(part.name, {part.columns, depth}, &slice, &data));
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const Part& part = parts[i];
+      const TensorSlice* slice = sources[i].first;
+      const void* data = sources[i].second;
       pool_.run_ranges(divide_up(part.columns, kTileColumns), [&](int64_t begin, int64_t end, int) {
         const int64_t last = end * kTileColumns < part.columns ? end * kTileColumns : part.columns;
         pack_columns(data, slice->dtype, out->tiles.data(), dtype_, depth, offset, begin * kTileColumns, last);
@@ -130,7 +135,6 @@ class Loader {
   int64_t bytes() const { return bytes_; }
 
  private:
-
   const ModelSpec& spec_;
   const TensorSource& source_;
   DType dtype_;
@@ -158,6 +162,7 @@ Status load_heads(const ModelSpec& spec, DType dtype, ThreadPool& pool, Weights*
     }
     if (h > 0 && source.same(prefix + "projection", "0.projection")) {
       head.projection.matrix = out->heads[0].projection.matrix;  // one projection for all heads: packed and read once
+      GORGON_TRY(loader.count());
     } else if (source.has(prefix + "projection")) {
       GORGON_TRY(loader.packed({{prefix + "projection", vocab}}, shape.hidden, &head.projection));
     } else if (!spec.heads.token_map.empty()) {
@@ -183,9 +188,8 @@ Status load_weights(const ModelSpec& spec, ThreadPool& pool, Weights* out) {
 
   Loader loader(spec, source, out->dtype, pool);
   const int64_t q_width = shape.query_heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
-  out->layers.resize(shape.layers);
   for (int64_t i = 0; i < shape.layers; ++i) {
-    LayerWeights& layer = out->layers[i];
+    LayerWeights& layer = out->layers.emplace_back();
     const std::string prefix = "layers." + std::to_string(i) + ".";
     GORGON_TRY(loader.vector(prefix + "attn_norm", shape.hidden, &layer.attention_norm));
     GORGON_TRY(loader.packed({{prefix + "q", q_width}, {prefix + "k", kv_width}, {prefix + "v", kv_width}}, shape.hidden, &layer.qkv));
