@@ -178,4 +178,38 @@ describe('causal_attention over a bf16 cache', () => {
     const got = runCausal(fastestIsa, 1, inputs)
     expect(Array.from(got)).toEqual(Array.from(got, (value) => round('bf16', value)))
   })
+
+  it('rounds weights to bf16 before they meet values, and not before they are summed', () => {
+    // Two keys of width 1: the first scores 0 and has value 0, the second scores s and has value 1: out = round(round(e^s) / (1 + e^s)).
+    const random = new Random('causal_attention bf16 weights')
+    const heads = 400
+    const s = Float32Array.from({ length: heads }, () => round('bf16', random.uniform(-6, 0)))
+    const inputs: AttentionInputs = {
+      dtype: 'bf16',
+      queryHeads: heads,
+      kvHeads: 1,
+      headDim: 1,
+      rows: 1,
+      tokens: 1,
+      position: 1,
+      window: 0,
+      positions: null,
+      q: s,
+      k: Float32Array.of(0, 1),
+      v: Float32Array.of(0, 1),
+    }
+    const isClear = (value: number) => round('bf16', value * (1 - 2 ** -20)) === round('bf16', value * (1 + 2 ** -20))
+    let compared = 0
+    for (const isa of isas) {
+      const got = runCausal(isa, 1, inputs)
+      s.forEach((score, head) => {
+        const weight = Math.exp(score)
+        const share = round('bf16', weight) / (1 + weight)
+        if (!isClear(weight) || !isClear(share)) return
+        compared++
+        expect(got[head], `${isa}, a score of ${score}`).toBe(round('bf16', share))
+      })
+    }
+    expect(compared).toBeGreaterThan(isas.length * heads * 0.9)
+  })
 })

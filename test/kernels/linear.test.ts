@@ -179,25 +179,38 @@ describe('linear, bit for bit as specified', () => {
     })
   }
 
-  it('subnormal weights, inputs, products and sums are zeros', () => {
+  it('subnormal weights, inputs, products and sums are zeros, on every thread', () => {
     const tiny = 2 ** -133
-    const cases: [string, number[], number[], number][] = [
-      ['a subnormal weight', [1, 0], [tiny, 0], 0],
-      ['a subnormal input', [tiny, 0], [1, 0], 0],
-      ['a product that underflows', [2 ** -70, 0], [2 ** -70, 0], 0],
-      ['a sum that underflows', [2 ** -63, -(2 ** -63)], [2 ** -63, 1.0078125 * 2 ** -63], 0],
-      ['the smallest normal product', [2 ** -63, 0], [2 ** -63, 0], 2 ** -126],
+    const half = 2 ** -63
+    // By k; what is left out is 0. Rows 0 and 1 of a tile are its two chains, row 32 is the next tile's.
+    const cases: [string, Record<number, [x: number, w: number]>, number][] = [
+      ['a subnormal weight', { 0: [1, tiny] }, 0],
+      ['a subnormal input', { 0: [tiny, 1] }, 0],
+      ['a product', { 0: [2 ** -70, 2 ** -70] }, 0],
+      ['the sum of two chains', { 0: [half, half], 1: [-half, 1.0078125 * half] }, 0],
+      ['the sum of two tiles', { 0: [half, half], 32: [-half, 1.0078125 * half] }, 0],
+      ['the smallest normal product', { 0: [half, half] }, 2 ** -126],
     ]
-    for (const [name, x, w, expected] of cases) {
+    for (const [name, products, expected] of cases) {
       for (const dtype of ['f32', 'bf16'] as const) {
-        const c: LinearCase = { rows: 1, depth: 2, columns: 1, dtype }
+        // Wide enough that every thread has columns.
+        const c: LinearCase = { rows: 1, depth: 33, columns: 512, dtype }
         const inputs = {
-          x: Float32Array.from(x),
-          w: Float32Array.from(w),
+          x: new Float32Array(33),
+          w: new Float32Array(512 * 33),
           bias: null,
           residual: new Float32Array(0),
         }
-        for (const isa of isas) expect(Math.abs(run(isa, 1, c, inputs)[0]!), `${name}, ${dtype}, ${isa}`).toBe(expected)
+        for (const [k, [x, w]] of Object.entries(products)) {
+          inputs.x[Number(k)] = x
+          for (let n = 0; n < c.columns; n++) inputs.w[n * 33 + Number(k)] = w
+        }
+        for (const isa of isas) {
+          for (const threads of [1, 4]) {
+            const got = new Set(Array.from(run(isa, threads, c, inputs), Math.abs))
+            expect([...got], `${name}, ${dtype}, ${isa} with ${threads} threads`).toEqual([expected])
+          }
+        }
       }
     }
   })

@@ -66,6 +66,13 @@ describe('silu_mul', () => {
     }
   })
 
+  it('a product too small for a normal float is zero', () => {
+    for (const isa of isas) {
+      const got = run(isa, 1, { rows: 1, width: 2, asBf16: false }, Float32Array.of(-80, 1, 1e-6, 2 ** -130))
+      expect(Array.from(got, Math.abs), isa).toEqual([0, 0])
+    }
+  })
+
   it('gives the values of bf16 and no others when asked to', () => {
     const random = new Random('silu_mul bf16 values')
     const got = run(fastestIsa, 1, { rows: 3, width: 40, asBf16: true }, random.normals(240))
