@@ -72,6 +72,11 @@ class Call {
     if (threads < 1 || threads > 64) throw_argument(env_, "threads is not in [1, 64]");
     throw_unless_ok(env_, select_backend("cpu", info[0].As<Napi::String>().Utf8Value(), &backend_));
     context_ = backend_->make_context(static_cast<int>(threads));
+    // Scratch memory is as a call before this one would have left it: full of what means nothing (read as floats, of NaN).
+    constexpr int64_t kStaleBytes = int64_t{1} << 18;
+    std::byte* stale = nullptr;
+    throw_unless_ok(env_, static_cast<CpuContext&>(*context_).scratch.get(kStaleBytes, &stale));
+    std::memset(stale, 0xff, kStaleBytes);
   }
 
   template <class Args>
