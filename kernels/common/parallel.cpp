@@ -1,7 +1,9 @@
 // The thread pool's waiting, waking and counting; the thread's subnormal mode.
 #include "common/parallel.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <fstream>
 #include <set>
 #include <string>
@@ -69,7 +71,7 @@ ThreadPool::ThreadPool(int threads) {
   for (int thread = 1; thread < threads; ++thread) {
     try {
       workers_.emplace_back([this, thread] { work(thread); });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       return;  // the system gives no more: fewer threads compute the same, later
     }
   }
@@ -140,6 +142,12 @@ int physical_cores() {
     }
     logical = cores.empty() ? CPU_COUNT(&allowed) : static_cast<int>(cores.size());
   }
+#endif
+#if defined(__linux__)
+  // A container may be given less time than it sees processors.
+  std::ifstream limit("/sys/fs/cgroup/cpu.max");
+  double quota = 0, period = 0;
+  if (limit >> quota >> period && quota > 0 && period > 0) logical = std::min(logical, static_cast<int>(std::ceil(quota / period)));
 #endif
   return logical < 1 ? 1 : logical;
 }

@@ -84,19 +84,23 @@ void attend_tail(const Work& work, const TreeAttentionItem& item, const Plan& pl
   const KvHead& head = item.heads[kv_head];
   const int64_t k_bytes = k_group_bytes(args.dtype, args.head_dim), v_bytes = v_group_bytes(args.dtype, args.head_dim);
 
-  // The group that holds row R, then the node's path behind its committed rows.
-  const int64_t whole_groups = item.rows / kRowGroup;
-  const int64_t remainder = item.rows % kRowGroup;
+  // The group that holds row R, then the node's path behind its committed rows. The last node of a chain, which is every node of plain
+  // decoding, finds its path in place and zeros behind it: nothing to copy.
   const int64_t path_nodes = item.depths[node] + 1;
-  const int64_t tail_groups = divide_up(remainder + path_nodes, kRowGroup);
-  std::memset(tail_k, 0, tail_groups * k_bytes);
-  std::memset(tail_v, 0, tail_groups * v_bytes);
-  for (int64_t row = 0; row < remainder; ++row) {
-    copy_kv_row(args.dtype, args.head_dim, head.k, head.v, whole_groups * kRowGroup + row, tail_k, tail_v, row);
-  }
-  const int32_t* path = item.paths + node * item.path_stride;
-  for (int64_t i = 0; i < path_nodes; ++i) {
-    copy_kv_row(args.dtype, args.head_dim, head.k, head.v, item.rows + path[i], tail_k, tail_v, remainder + i);
+  const bool in_place = path_nodes == item.nodes;
+  const int64_t whole_groups = in_place ? divide_up(item.rows + path_nodes, kRowGroup) : item.rows / kRowGroup;
+  if (!in_place) {
+    const int64_t remainder = item.rows % kRowGroup;
+    const int64_t tail_groups = divide_up(remainder + path_nodes, kRowGroup);
+    std::memset(tail_k, 0, tail_groups * k_bytes);
+    std::memset(tail_v, 0, tail_groups * v_bytes);
+    for (int64_t row = 0; row < remainder; ++row) {
+      copy_kv_row(args.dtype, args.head_dim, head.k, head.v, whole_groups * kRowGroup + row, tail_k, tail_v, row);
+    }
+    const int32_t* path = item.paths + node * item.path_stride;
+    for (int64_t i = 0; i < path_nodes; ++i) {
+      copy_kv_row(args.dtype, args.head_dim, head.k, head.v, item.rows + path[i], tail_k, tail_v, remainder + i);
+    }
   }
 
   const int64_t keys = item.rows + path_nodes;
@@ -108,7 +112,7 @@ void attend_tail(const Work& work, const TreeAttentionItem& item, const Plan& pl
     const int64_t last = chunk + kChunkKeys < keys ? chunk + kChunkKeys : keys;
     const int64_t first_group = chunk / kRowGroup;
     const int64_t groups = last > chunk ? divide_up(last - chunk, kRowGroup) : 0;
-    // Groups before the one with row R are committed and stay where they are.
+    // Groups before the one with row R stay where they are.
     const int64_t committed = first_group < whole_groups ? (whole_groups - first_group < groups ? whole_groups - first_group : groups) : 0;
     const int64_t skip = first_group > whole_groups ? first_group - whole_groups : 0;
     KeySegment segments[2];

@@ -8,13 +8,6 @@
 
 namespace gorgon {
 
-namespace {
-
-/** Rows a cache may grow by before it has to be moved: some decode steps. */
-constexpr int64_t kSpareRows = 256;
-
-}  // namespace
-
 Compression::Compression(Model& model, const CompressionSpec& spec, int64_t rows, int64_t tokens)
     : model_(model), spec_(spec), rows_(rows), tokens_(tokens) {
   report_.rows_before = total_rows();

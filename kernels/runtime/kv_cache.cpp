@@ -39,14 +39,6 @@ Status KvCache::resize(Layer& layer, int64_t capacity) {
   return {};
 }
 
-int64_t KvCache::bytes() const {
-  int64_t total = 0;
-  for (const Layer& layer : layers_) {
-    for (const Head& head : layer.heads) total += head.k.bytes() + head.v.bytes() + head.positions.bytes();
-  }
-  return total;
-}
-
 int64_t KvCache::layer_bytes(int64_t rows) const {
   const int64_t elements = round_up(shape_.head_dim, kTileDepth) + round_up(shape_.head_dim, kTileColumns);
   return rows * shape_.kv_heads * elements * dtype_size(shape_.dtype);

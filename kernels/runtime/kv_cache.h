@@ -9,6 +9,9 @@
 
 namespace gorgon {
 
+/** Rows a cache may grow by before it has to be moved again. */
+constexpr int64_t kSpareRows = 256;
+
 struct KvShape {
   int64_t layers;
   int64_t kv_heads;
@@ -33,8 +36,6 @@ class KvCache {
   const MutableKvHead* heads(int64_t layer) const { return layers_[layer].views.data(); }
   const KvHead* const_heads(int64_t layer) const { return layers_[layer].const_views.data(); }
 
-  /** Bytes reserved. */
-  int64_t bytes() const;
   /** Bytes of `rows` rows of one layer, over its KV heads. */
   int64_t layer_bytes(int64_t rows) const;
 

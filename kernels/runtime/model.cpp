@@ -57,6 +57,7 @@ Status Model::reserve_workspace(int64_t rows) {
   if (rows <= workspace_rows_) return {};
   const int64_t q_width = shape_.query_heads * shape_.head_dim, kv_width = shape_.kv_heads * shape_.head_dim;
   const int64_t widths[] = {hidden_stride(),
+                            hidden_stride(),
                             q_width + 2 * kv_width,
                             query_stride(),
                             kv_width,
@@ -65,7 +66,7 @@ Status Model::reserve_workspace(int64_t rows) {
                             round_up(shape_.ffn, kTileDepth),
                             shape_.head_dim / 2,
                             shape_.head_dim / 2};
-  float** const parts[] = {&normed_, &qkv_, &q_, &k_, &attended_, &gate_up_, &gated_, &cos_, &sin_};
+  float** const parts[] = {&residual_, &normed_, &qkv_, &q_, &k_, &attended_, &gate_up_, &gated_, &cos_, &sin_};
   int64_t floats = 0;
   for (const int64_t width : widths) floats += round_up(rows * width, kTileColumns);
   GORGON_TRY(workspace_.allocate(floats * static_cast<int64_t>(sizeof(float)), "activations"));

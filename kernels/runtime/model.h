@@ -51,6 +51,8 @@ class Model {
   Status embed(const int32_t* ids, int64_t tokens, float* x);
   /** Prepares the angles of the next forward_layer calls. */
   Status set_positions(const int32_t* positions, int64_t tokens);
+  /** f32 [T, hidden_stride]: room for the residual stream of as many rows as set_positions was told of. */
+  float* residual() { return residual_; }
   /**
    * One layer over x, f32 [T, hidden_stride], in place. K and V of all rows are stored behind the segments' committed rows, for which there
    * must be room; the counts do not change. Attention and feed-forward run for the last `needed` rows only: of what comes after the last
@@ -60,7 +62,7 @@ class Model {
   /** f32 [T, Hq, D'] rotated queries of the last forward_layer call. */
   const float* queries() const { return q_; }
   int64_t query_stride() const { return shape_.query_heads * round_up(shape_.head_dim, kTileDepth); }
-  /** Final norm: what lm_head and the Medusa heads read. `out` as x. */
+  /** Final norm: what lm_head and the Medusa heads read. `out` as x; may be x. */
   Status final_norm(const float* x, int64_t rows, float* out);
   /** f32 [rows, V] of normalised rows; valid until the next call. */
   Status logits(const float* hidden, int64_t rows, const float** out);
@@ -83,7 +85,7 @@ class Model {
   // Rows of the current pass. Padding columns are zero from the allocation on and never written.
   AlignedBuffer workspace_;
   int64_t workspace_rows_ = 0;
-  float *normed_ = nullptr, *qkv_ = nullptr, *q_ = nullptr, *k_ = nullptr, *attended_ = nullptr, *gate_up_ = nullptr, *gated_ = nullptr,
+  float *residual_ = nullptr, *normed_ = nullptr, *qkv_ = nullptr, *q_ = nullptr, *k_ = nullptr, *attended_ = nullptr, *gate_up_ = nullptr, *gated_ = nullptr,
         *cos_ = nullptr, *sin_ = nullptr;
   AlignedBuffer logits_, draft_logits_, draft_workspace_;
 };

@@ -2,11 +2,9 @@
 #include "runtime/session.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "ops/kv_gather.h"
 #include "ops/top_k.h"
-#include "ops/tree_attention.h"
 
 namespace gorgon {
 
@@ -18,9 +16,6 @@ constexpr int64_t kPrefillRows = 512;
 constexpr int64_t kPassRows = 512;
 /** Rows whose logits exist at once. */
 constexpr int64_t kLogitRows = kMaxTreeNodes;
-/** Rows a cache may grow by before it has to be moved again. */
-constexpr int64_t kSpareRows = 256;
-
 Status bad_state(const char* phase) {
   return {StatusCode::kState, std::string(phase) + " cannot run now: a turn is beginPrefill, prefill until it has a result, then verify and commit in turns"};
 }
@@ -41,6 +36,12 @@ Status check_drafts(const Model& model, int64_t medusa_heads, int64_t top_k) {
 }  // namespace
 
 Session::Session(std::shared_ptr<Model> model) : model_(std::move(model)), cache_(model_->kv_shape()) {}
+
+int64_t Session::cache_bytes() const {
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < model_->shape().layers; ++layer) bytes += cache_.layer_bytes(cache_.rows(layer));
+  return bytes;
+}
 
 // --- prefill
 
@@ -78,9 +79,6 @@ Status Session::begin_prefill(PrefillSpec spec) {
   }
 
   Turn turn;
-  const int64_t row_bytes = model_->hidden_stride() * static_cast<int64_t>(sizeof(float));
-  if (hidden_.bytes() == 0) GORGON_TRY(hidden_.allocate(kMaxTreeNodes * row_bytes, "hidden rows"));
-  GORGON_TRY(turn.hidden.allocate(count * row_bytes, "hidden rows"));
   for (int64_t layer = 0; layer < shape.layers; ++layer) {
     turn.rows_before.push_back(state_ == State::kPrefilling ? turn_->rows_before[layer] : cache_.rows(layer));
   }
@@ -134,6 +132,9 @@ Status Session::reserve_chunk() {
   const int64_t tokens = static_cast<int64_t>(turn.tokens.size());
   GORGON_TRY(model_->reserve(chunk_of(turn), 1, 1, turn.medusa_heads));
   if (turn.first > 0) return {};
+  const int64_t row_bytes = model_->hidden_stride() * static_cast<int64_t>(sizeof(float));
+  if (hidden_.bytes() == 0) GORGON_TRY(hidden_.allocate(kMaxTreeNodes * row_bytes, "hidden rows"));
+  if (turn.hidden.bytes() == 0) GORGON_TRY(turn.hidden.allocate(tokens * row_bytes, "hidden rows"));
   GORGON_TRY(cache_.reserve(turn.layer, turn.rows_before[turn.layer] + tokens, turn.compression ? 0 : kSpareRows));
   return turn.compression ? turn.compression->begin_layer() : Status();
 }
@@ -189,7 +190,8 @@ Status Session::finish_prefill(Turn& turn, PrefillProgress* out) {
   tokens_.insert(tokens_.end(), turn.tokens.begin(), turn.tokens.end());
 
   Drafts drafts;
-  PosteriorNode node = posterior_node(logits);
+  PosteriorNode node = posterior_prototype();
+  node.logits = logits;
   node.position = position();
   Logprobs logprobs;
   if (node.logprobs >= 0) {
@@ -213,9 +215,8 @@ Status Session::finish_prefill(Turn& turn, PrefillProgress* out) {
   return {};
 }
 
-PosteriorNode Session::posterior_node(const float* logits) const {
+PosteriorNode Session::posterior_prototype() const {
   PosteriorNode node{};
-  node.logits = logits;
   node.sampling = &sampling_.params;
   node.in_prompt = in_prompt_.empty() ? nullptr : in_prompt_.data();
   node.output_counts = output_counts_.empty() ? nullptr : output_counts_.data();
@@ -226,67 +227,40 @@ PosteriorNode Session::posterior_node(const float* logits) const {
 
 // --- verify
 
-Status Session::check_verify(const VerifyItem& item) {
+Status Session::check_verify(const DraftTree& tree) const {
   if (state_ != State::kReady && state_ != State::kVerified) return bad_state("verify");
-  const int64_t nodes = static_cast<int64_t>(item.tokens.size());
-  if (nodes < 1 || nodes > kMaxTreeNodes) return {StatusCode::kShape, "a tree has 1 to 64 nodes, this one " + std::to_string(nodes)};
-  if (item.parents.size() != item.tokens.size()) return {StatusCode::kShape, "tokens and parents differ in length"};
-  int64_t depth = 0;
-  std::vector<int64_t> depths(nodes, 0);
-  for (int64_t n = 0; n < nodes; ++n) {
-    if (item.tokens[n] < 0 || item.tokens[n] >= model_->shape().vocab) {
-      return {StatusCode::kArgument, "node " + std::to_string(n) + " has token id " + std::to_string(item.tokens[n]) + ", out of range"};
-    }
-    if (n == 0 ? item.parents[0] != -1 : (item.parents[n] < 0 || item.parents[n] >= n)) {
-      return {StatusCode::kShape, "node " + std::to_string(n) + " has parent " + std::to_string(item.parents[n]) + ": parents come before children"};
-    }
-    depths[n] = n == 0 ? 0 : depths[item.parents[n]] + 1;
-    depth = std::max(depth, depths[n]);
-  }
-  if (position() + depth + 1 > model_->shape().max_positions) {
-    return {StatusCode::kArgument, "the tree reaches position " + std::to_string(position() + depth) + "; the model takes " +
+  if (position() + tree.depth() + 1 > model_->shape().max_positions) {
+    return {StatusCode::kArgument, "the tree reaches position " + std::to_string(position() + tree.depth()) + "; the model takes " +
                                        std::to_string(model_->shape().max_positions)};
   }
   return {};
 }
 
-Session::Tree Session::tree_of(const VerifyItem& item) {
-  Tree tree;
-  tree.tokens = item.tokens;
-  tree.parents = item.parents;
-  const int64_t nodes = tree.nodes();
-  tree.depths.assign(nodes, 0);
-  for (int64_t n = 1; n < nodes; ++n) tree.depths[n] = tree.depths[tree.parents[n]] + 1;
-  tree.path_stride = *std::max_element(tree.depths.begin(), tree.depths.end()) + 1;
-  tree.paths.assign(nodes * tree.path_stride, 0);
-  for (int64_t n = 0; n < nodes; ++n) {
-    for (int64_t ancestor = n; ancestor >= 0; ancestor = tree.parents[ancestor]) {
-      tree.paths[n * tree.path_stride + tree.depths[ancestor]] = static_cast<int32_t>(ancestor);
-    }
-  }
-  return tree;
-}
-
 Status Session::verify(const std::vector<VerifyItem>& batch, std::vector<Posterior>* out) {
-  for (const VerifyItem& item : batch) GORGON_TRY(item.session->check_verify(item));
-  int64_t all_rows = 0, most_nodes = 0;
-  for (const VerifyItem& item : batch) {
-    KvCache& cache = item.session->cache_;
-    const int64_t nodes = static_cast<int64_t>(item.tokens.size());
-    for (int64_t layer = 0; layer < item.session->model_->shape().layers; ++layer) {
-      GORGON_TRY(cache.reserve(layer, cache.rows(layer) + nodes, kSpareRows));
-    }
-    all_rows += nodes;
-    most_nodes = std::max(most_nodes, nodes);
-  }
   if (batch.empty()) return {};
-  GORGON_TRY(batch[0].session->model_->reserve(std::min(all_rows, kPassRows), most_nodes, 0, 0));
+  Model& model = *batch[0].session->model_;
+  std::vector<DraftTree> trees(batch.size());
+  int64_t all_rows = 0;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    GORGON_TRY(DraftTree::make(batch[i].tokens, batch[i].parents, model.shape().vocab, &trees[i]));
+    GORGON_TRY(batch[i].session->check_verify(trees[i]));
+    all_rows += trees[i].nodes();
+  }
+  for (size_t i = 0; i < batch.size(); ++i) {
+    KvCache& cache = batch[i].session->cache_;
+    for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
+      // A quarter more than it has, so that a long text is not copied over and over.
+      GORGON_TRY(cache.reserve(layer, cache.rows(layer) + trees[i].nodes(), kSpareRows + cache.rows(layer) / 4));
+    }
+  }
+  GORGON_TRY(model.reserve(std::min(all_rows, kPassRows), std::min(all_rows, kLogitRows), 0, 0));
   out->resize(batch.size());
+  for (size_t i = 0; i < batch.size(); ++i) batch[i].session->tree_ = std::move(trees[i]);
   for (size_t first = 0; first < batch.size();) {
     size_t last = first;
     int64_t rows = 0;
-    while (last < batch.size() && (last == first || rows + static_cast<int64_t>(batch[last].tokens.size()) <= kPassRows)) {
-      rows += static_cast<int64_t>(batch[last++].tokens.size());
+    while (last < batch.size() && (last == first || rows + batch[last].session->tree_.nodes() <= kPassRows)) {
+      rows += batch[last++].session->tree_.nodes();
     }
     for (size_t i = first; i < last; ++i) batch[i].session->state_ = State::kFailed;  // until the pass is done
     GORGON_TRY(verify_pass(batch.data() + first, last - first, out->data() + first));
@@ -298,15 +272,11 @@ Status Session::verify(const std::vector<VerifyItem>& batch, std::vector<Posteri
 
 Status Session::verify_pass(const VerifyItem* items, size_t count, Posterior* out) {
   Model& model = *items[0].session->model_;
-  const ModelShape& shape = model.shape();
-  const int64_t stride = model.hidden_stride(), row_bytes = stride * static_cast<int64_t>(sizeof(float));
-
   std::vector<RowSegment> segments;
   std::vector<int32_t> tokens, positions;
   for (size_t i = 0; i < count; ++i) {
     Session& session = *items[i].session;
-    session.tree_ = tree_of(items[i]);
-    const Tree& tree = session.tree_;
+    const DraftTree& tree = session.tree_;
     segments.push_back({&session.cache_, tree.nodes(), session.position(), tree.depths.data(), tree.paths.data(), tree.path_stride});
     for (int64_t n = 0; n < tree.nodes(); ++n) {
       tokens.push_back(tree.tokens[n]);
@@ -314,83 +284,53 @@ Status Session::verify_pass(const VerifyItem* items, size_t count, Posterior* ou
     }
   }
   const int64_t rows = static_cast<int64_t>(tokens.size());
-  AlignedBuffer x;
-  GORGON_TRY(x.allocate(rows * row_bytes, "hidden rows"));
-  GORGON_TRY(model.embed(tokens.data(), rows, x.as<float>()));
   GORGON_TRY(model.set_positions(positions.data(), rows));
-  for (int64_t layer = 0; layer < shape.layers; ++layer) {
-    GORGON_TRY(model.forward_layer(layer, segments.data(), static_cast<int64_t>(count), rows, rows, x.as<float>()));
+  float* x = model.residual();
+  GORGON_TRY(model.embed(tokens.data(), rows, x));
+  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
+    GORGON_TRY(model.forward_layer(layer, segments.data(), static_cast<int64_t>(count), rows, rows, x));
   }
+  GORGON_TRY(model.final_norm(x, rows, x));
 
-  int64_t row = 0;
+  for (size_t first = 0; first < count;) {
+    size_t last = first;
+    int64_t group_rows = 0;
+    while (last < count && (last == first || group_rows + items[last].session->tree_.nodes() <= kLogitRows)) {
+      group_rows += items[last++].session->tree_.nodes();
+    }
+    GORGON_TRY(answer_nodes(items + first, last - first, x, out + first));
+    x += group_rows * model.hidden_stride();
+    first = last;
+  }
+  return {};
+}
+
+Status Session::answer_nodes(const VerifyItem* items, size_t count, const float* hidden, Posterior* out) {
+  Model& model = *items[0].session->model_;
+  const int64_t vocab = model.shape().vocab, stride = model.hidden_stride();
+  int64_t rows = 0;
   for (size_t i = 0; i < count; ++i) {
     Session& session = *items[i].session;
-    const Tree& tree = session.tree_;
-    const int64_t nodes = tree.nodes();
-    float* hidden = session.hidden_.as<float>();
-    GORGON_TRY(model.final_norm(x.as<float>() + row * stride, nodes, hidden));
-    const float* logits;
-    static_assert(kLogitRows >= kMaxTreeNodes, "one session's logits exist at once");
-    GORGON_TRY(model.logits(hidden, nodes, &logits));
+    std::memcpy(session.hidden_.data(), hidden + rows * stride, session.tree_.nodes() * stride * sizeof(float));
+    rows += session.tree_.nodes();
+  }
+  const float* logits;
+  GORGON_TRY(model.logits(hidden, rows, &logits));
 
-    // Children in node order: a child's place in its parent's list is found again when the results are spread.
-    const int64_t logprobs = session.sampling_.logprobs, tops = std::max<int64_t>(logprobs, 0);
-    std::vector<std::vector<int32_t>> children(nodes), child_tokens(nodes);
-    std::vector<int32_t> path_tokens(nodes * tree.path_stride);
-    for (int64_t n = 0; n < nodes; ++n) {
-      if (n > 0) {
-        children[tree.parents[n]].push_back(static_cast<int32_t>(n));
-        child_tokens[tree.parents[n]].push_back(tree.tokens[n]);
-      }
-      for (int64_t d = 0; d <= tree.depths[n]; ++d) path_tokens[n * tree.path_stride + d] = tree.tokens[tree.paths[n * tree.path_stride + d]];
-    }
-    Posterior posterior;
-    Logprobs lists;
-    lists.top_ids.resize(nodes * tops);
-    lists.top_values.resize(nodes * tops);
-    std::vector<float> child_prob(nodes), child_logprob(nodes);
-    std::vector<PosteriorNode> requests(nodes);
-    int64_t child = 0;
-    for (int64_t n = 0; n < nodes; ++n) {
-      PosteriorNode& request = requests[n];
-      request = session.posterior_node(logits + n * shape.vocab);
-      request.position = session.position() + tree.depths[n] + 1;
-      request.path_tokens = path_tokens.data() + n * tree.path_stride;
-      request.path_count = tree.depths[n] + 1;
-      request.child_tokens = child_tokens[n].data();
-      request.child_count = static_cast<int64_t>(child_tokens[n].size());
-      request.typical = items[i].typical;
-      request.child_prob = child_prob.data() + child;
-      request.child_logprob = child_logprob.data() + child;
-      request.top_ids = lists.top_ids.data() + n * tops;
-      request.top_values = lists.top_values.data() + n * tops;
-      child += request.child_count;
-    }
-    GORGON_TRY(model.backend().posterior({requests.data(), nodes, shape.vocab}, model.context()));
-
-    posterior.chosen.resize(nodes);
-    if (items[i].typical) {
-      posterior.entropy.resize(nodes);
-      posterior.token_prob.assign(nodes, 1.0f);
-    }
-    if (logprobs >= 0) {
-      lists.chosen.resize(nodes);
-      posterior.token_logprob.assign(nodes, std::numeric_limits<float>::quiet_NaN());
-    }
-    for (int64_t n = 0; n < nodes; ++n) {
-      const PosteriorNode& result = requests[n];
-      posterior.chosen[n] = result.chosen;
-      if (items[i].typical) posterior.entropy[n] = result.entropy;
-      if (logprobs >= 0) lists.chosen[n] = result.chosen_logprob;
-      for (size_t c = 0; c < children[n].size(); ++c) {
-        if (items[i].typical) posterior.token_prob[children[n][c]] = result.child_prob[c];
-        if (logprobs >= 0) posterior.token_logprob[children[n][c]] = result.child_logprob[c];
-      }
-    }
-    if (logprobs >= 0) posterior.logprobs = std::move(lists);
-    session.tree_.posterior = posterior;
-    out[i] = std::move(posterior);
-    row += nodes;
+  std::vector<TreePosterior> trees;
+  trees.reserve(count);  // requests point into them
+  std::vector<PosteriorNode> nodes;
+  for (size_t i = 0; i < count; ++i) {
+    Session& session = *items[i].session;
+    trees.emplace_back(session.tree_, session.posterior_prototype(), session.position(), items[i].typical);
+    trees.back().append_requests(logits + static_cast<int64_t>(nodes.size()) * vocab, vocab, &nodes);
+  }
+  GORGON_TRY(model.backend().posterior({nodes.data(), rows, vocab}, model.context()));
+  const PosteriorNode* answers = nodes.data();
+  for (size_t i = 0; i < count; ++i) {
+    Session& session = *items[i].session;
+    out[i] = session.posterior_ = trees[i].collect(answers);
+    answers += session.tree_.nodes();
   }
   return {};
 }
@@ -399,13 +339,7 @@ Status Session::verify_pass(const VerifyItem* items, size_t count, Posterior* ou
 
 Status Session::check_commit(const CommitItem& item) const {
   if (state_ != State::kVerified) return bad_state("commit");
-  if (item.path.empty() || item.path[0] != 0) return {StatusCode::kShape, "a path starts at node 0"};
-  for (size_t i = 1; i < item.path.size(); ++i) {
-    const int32_t node = item.path[i];
-    if (node < 0 || node >= tree_.nodes() || tree_.parents[node] != item.path[i - 1]) {
-      return {StatusCode::kShape, "node " + std::to_string(node) + " does not continue the path"};
-    }
-  }
+  GORGON_TRY(tree_.check_path(item.path));
   return check_drafts(*model_, item.medusa_heads, item.top_k);
 }
 
@@ -415,69 +349,66 @@ void Session::count_output(int32_t token) {
   if (!output_counts_.empty()) ++output_counts_[token];
 }
 
+Status Session::keep_path(const std::vector<int32_t>& path, Drafts* out) {
+  const ModelShape& shape = model_->shape();
+  const int64_t length = static_cast<int64_t>(path.size());
+  bool moved = false;
+  for (int64_t i = 0; i < length; ++i) moved = moved || path[i] != i;
+  for (int64_t layer = 0; layer < shape.layers; ++layer) {
+    if (moved) {
+      GORGON_TRY(model_->backend().kv_gather({cache_.heads(layer), shape.kv_heads, shape.head_dim, model_->weights().dtype, cache_.rows(layer),
+                                              path.data(), 0, length},
+                                             model_->context()));
+    }
+    cache_.set_rows(layer, cache_.rows(layer) + length);
+  }
+  for (const int32_t node : path) count_output(tree_.tokens[node]);
+  out->root = posterior_.chosen[path.back()];
+  if (posterior_.logprobs) out->logprobs = posterior_.logprobs->row(path.back(), sampling_.logprobs);
+  return {};
+}
+
 Status Session::commit(const std::vector<CommitItem>& batch, std::vector<Drafts>* out) {
   for (const CommitItem& item : batch) GORGON_TRY(item.session->check_commit(item));
   if (batch.empty()) return {};
   Model& model = *batch[0].session->model_;
-  const ModelShape& shape = model.shape();
   const int64_t stride = model.hidden_stride();
-  int64_t to_draft = 0, medusa_heads = 0, top_k = 1;
+  int64_t drafting = 0, medusa_heads = 0, top_k = 1;
   for (const CommitItem& item : batch) {
     make_room(item.session->tokens_, item.path.size());
     if (item.medusa_heads == 0) continue;
-    ++to_draft;
+    ++drafting;
     medusa_heads = std::max(medusa_heads, item.medusa_heads);
     top_k = std::max(top_k, item.top_k);
   }
   AlignedBuffer rows;  // the surviving hidden rows of the sessions that draft
-  GORGON_TRY(rows.allocate(to_draft * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
-  GORGON_TRY(model.reserve(0, 0, to_draft, medusa_heads));
-  std::vector<int32_t> ids(medusa_heads * to_draft * top_k);
-  int64_t drafting = 0;
+  GORGON_TRY(rows.allocate(drafting * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
+  GORGON_TRY(model.reserve(0, 0, drafting, medusa_heads));
+  std::vector<int32_t> ids(medusa_heads * drafting * top_k);
   out->resize(batch.size());
-  for (size_t i = 0; i < batch.size(); ++i) {
-    Session& session = *batch[i].session;
-    const std::vector<int32_t>& path = batch[i].path;
-    const int64_t length = static_cast<int64_t>(path.size());
-    session.state_ = State::kFailed;  // until the rows are in place
-    for (int64_t layer = 0; layer < shape.layers; ++layer) {
-      GORGON_TRY(model.backend().kv_gather({session.cache_.heads(layer), shape.kv_heads, shape.head_dim, model.weights().dtype,
-                                            session.cache_.rows(layer), path.data(), 0, length},
-                                           model.context()));
-      session.cache_.set_rows(layer, session.cache_.rows(layer) + length);
-    }
-    for (const int32_t node : path) session.count_output(session.tree_.tokens[node]);
 
-    const int32_t last = path.back();
-    const Posterior& posterior = session.tree_.posterior;
-    Drafts& drafts = (*out)[i];
-    drafts.root = posterior.chosen[last];
-    if (posterior.logprobs) {
-      const int64_t tops = session.sampling_.logprobs;
-      Logprobs logprobs;
-      logprobs.chosen = {posterior.logprobs->chosen[last]};
-      logprobs.top_ids.assign(posterior.logprobs->top_ids.begin() + last * tops, posterior.logprobs->top_ids.begin() + (last + 1) * tops);
-      logprobs.top_values.assign(posterior.logprobs->top_values.begin() + last * tops, posterior.logprobs->top_values.begin() + (last + 1) * tops);
-      drafts.logprobs = std::move(logprobs);
-    }
-    if (batch[i].medusa_heads > 0) {
-      std::memcpy(rows.as<float>() + drafting++ * stride, session.hidden_.as<float>() + last * stride, stride * sizeof(float));
-    }
-    session.state_ = State::kReady;
-  }
-  if (drafting == 0) return {};
-
-  // Every session gets as many heads and ranks as the hungriest; each takes what it asked for.
-  GORGON_TRY(model.drafts(rows.as<float>(), drafting, medusa_heads, top_k, ids.data()));
   int64_t row = 0;
   for (size_t i = 0; i < batch.size(); ++i) {
-    if (batch[i].medusa_heads == 0) continue;
-    const int64_t k = std::max<int64_t>(batch[i].top_k, 1);
-    for (int64_t h = 0; h < batch[i].medusa_heads; ++h) {
-      const int32_t* best = ids.data() + (h * drafting + row) * top_k;
-      (*out)[i].tokens.insert((*out)[i].tokens.end(), best, best + k);
+    Session& session = *batch[i].session;
+    session.state_ = State::kFailed;  // until all is done
+    GORGON_TRY(session.keep_path(batch[i].path, &(*out)[i]));
+    if (batch[i].medusa_heads > 0) {
+      std::memcpy(rows.as<float>() + row++ * stride, session.hidden_.as<float>() + batch[i].path.back() * stride, stride * sizeof(float));
     }
-    ++row;
+  }
+  // Every session gets as many heads and ranks as the hungriest; each takes what it asked for.
+  if (drafting > 0) GORGON_TRY(model.drafts(rows.as<float>(), drafting, medusa_heads, top_k, ids.data()));
+  row = 0;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    if (batch[i].medusa_heads > 0) {
+      const int64_t k = std::max<int64_t>(batch[i].top_k, 1);
+      for (int64_t h = 0; h < batch[i].medusa_heads; ++h) {
+        const int32_t* best = ids.data() + (h * drafting + row) * top_k;
+        (*out)[i].tokens.insert((*out)[i].tokens.end(), best, best + k);
+      }
+      ++row;
+    }
+    batch[i].session->state_ = State::kReady;
   }
   return {};
 }

@@ -10,8 +10,8 @@
 #include <optional>
 #include <vector>
 
-#include "ops/posterior.h"
 #include "runtime/compression.h"
+#include "runtime/tree_posterior.h"
 
 namespace gorgon {
 
@@ -32,13 +32,6 @@ struct PrefillSpec {
   int64_t top_k = 0;
 };
 
-/** Of chosen tokens, under the unwarped distribution: one entry, and `n` best, per row. */
-struct Logprobs {
-  std::vector<float> chosen;
-  std::vector<int32_t> top_ids;
-  std::vector<float> top_values;
-};
-
 struct Drafts {
   int32_t root = 0;
   /** [M, K]. */
@@ -52,14 +45,6 @@ struct PrefillProgress {
   /** Set by the last chunk. */
   std::optional<Drafts> drafts;
   std::optional<CompressionReport> compression;
-};
-
-struct Posterior {
-  std::vector<int32_t> chosen;
-  std::vector<float> token_prob, entropy;
-  std::optional<Logprobs> logprobs;
-  /** [N] of each node's own token after its parent, with logprobs. */
-  std::vector<float> token_logprob;
 };
 
 class Session;
@@ -85,9 +70,9 @@ class Session {
   Model& model() { return *model_; }
   int64_t position() const { return static_cast<int64_t>(tokens_.size()); }
   int64_t rows() const { return cache_.rows(0); }
-  int64_t cache_bytes() const { return cache_.bytes(); }
+  int64_t cache_bytes() const;
 
-  /** Checks and remembers a turn; does no work. A prompt that was never finished is dropped first, if nothing of it was compressed yet. */
+  /** Checks and remembers a turn; does no work and takes no memory to speak of. A prompt that was never finished is dropped first, if nothing of it was compressed yet. */
   Status begin_prefill(PrefillSpec spec);
 
   // The phases take sessions of one model, each at most once, and hold its mutex. They check all of them and reserve their memory before the
@@ -116,33 +101,29 @@ class Session {
     std::vector<int64_t> rows_before;
   };
 
-  /** The tree that was verified last. */
-  struct Tree {
-    std::vector<int32_t> tokens, parents, depths, paths;
-    int64_t path_stride = 0;
-    Posterior posterior;
-    int64_t nodes() const { return static_cast<int64_t>(tokens.size()); }
-  };
-
-  /** Tokens of the next chunk. */
   static int64_t chunk_of(const Turn& turn);
   Status reserve_chunk();
   Status prefill_chunk(PrefillProgress* out);
   Status run_chunk(Turn& turn, int64_t count);
   Status finish_prefill(Turn& turn, PrefillProgress* out);
-  Status check_verify(const VerifyItem& item);
-  static Tree tree_of(const VerifyItem& item);
+  Status check_verify(const DraftTree& tree) const;
+  /** The trees of some sessions through all layers, then their posteriors, as many sessions at a time as logits may exist. */
   static Status verify_pass(const VerifyItem* items, size_t count, Posterior* out);
+  static Status answer_nodes(const VerifyItem* items, size_t count, const float* hidden, Posterior* out);
   Status check_commit(const CommitItem& item) const;
-  /** Fills the parts of a posterior node that come from the session. */
-  PosteriorNode posterior_node(const float* logits) const;
+  /** The accepted rows in place, the tokens counted; the root that follows. */
+  Status keep_path(const std::vector<int32_t>& path, Drafts* out);
+  /** What all nodes of a call share. */
+  PosteriorNode posterior_prototype() const;
   void count_output(int32_t token);
 
   std::shared_ptr<Model> model_;
   KvCache cache_;
   State state_ = State::kIdle;
   std::optional<Turn> turn_;
-  Tree tree_;
+  /** The tree verified last, and its answers. */
+  DraftTree tree_;
+  Posterior posterior_;
   /** f32 [N, hidden_stride]: normalised hidden rows of the verified nodes, or of the prompt's last token. */
   AlignedBuffer hidden_;
   /** Committed, over all turns. */
