@@ -25,10 +25,11 @@ interface Waiting<P extends Phase> {
 const GATHER_MICROTASKS = 64
 
 /**
- * One native call at a time, each for every sequence that waits for its phase.
+ * One native call at a time: verify and commit for every sequence that waits for them, prefill for the one that has waited longest.
  *
  * Commits go first: they are cheap, and whoever commits will want to verify, so that running sequences fall into step however they
- * started. Prefill takes turns with verify, a chunk of one layer against one decode step, so that a long prompt stalls nobody.
+ * started. Prefill takes turns with verify, a chunk of one layer against one decode step: prompts share no work, and the streams that
+ * are running wait for one chunk at a time, however long the prompts and however many.
  */
 export class Scheduler {
   readonly #calls: {
@@ -100,7 +101,7 @@ export class Scheduler {
   }
 
   async #call<P extends Phase>(phase: P): Promise<void> {
-    const batch = this.#waiting[phase].splice(0)
+    const batch = this.#waiting[phase].splice(0, phase === 'prefill' ? 1 : Number.POSITIVE_INFINITY)
     if (phase !== 'commit') this.#lastWasPrefill = phase === 'prefill'
     this.#expected.clear()
     for (const { request } of batch) this.#expected.add(request.session)

@@ -48,12 +48,15 @@ describe('concurrent generations', () => {
     }
   })
 
-  it('are verified in one call per step when alike', async () => {
+  it('are verified in one call per step once their prompts are in', async () => {
     const { engine, native } = open()
     const options = { maxTokens: 30, ignoreEos: true, speculation: { mode: 'off' } } as const
     await Promise.all(Array.from({ length: 8 }, (_, i) => engine.generate([i], options)))
     const verified = native.calls.filter((call) => call.phase === 'verify')
-    expect(verified.map((call) => call.sessions.length)).toEqual(new Array(29).fill(8))
+    // Prompts go in one after the other, and whoever is done decodes meanwhile.
+    const sizes = verified.map((call) => call.sessions.length)
+    expect(sizes.slice(0, 8)).toEqual([1, 2, 3, 4, 5, 6, 7, 8])
+    expect(sizes.slice(8, 29)).toEqual(new Array(21).fill(8))
   })
 
   it('fail apart', async () => {

@@ -47,14 +47,13 @@ const members = (native: FakeNative, phase: string) =>
   native.calls.filter((call) => call.phase === phase).map((call) => call.sessions.length)
 
 describe('batches', () => {
-  it('makes one call per phase for all that began together', async () => {
+  it('prefills one at a time, and verifies and commits together what waits together', async () => {
     const native = new FakeNative()
     const scheduler = new Scheduler(native)
     await Promise.all(Array.from({ length: 8 }, () => decode(native, scheduler, 10, 5)))
-    for (const phase of ['prefill', 'verify', 'commit']) {
-      expect(new Set(members(native, phase))).toEqual(new Set([8]))
-    }
-    expect(members(native, 'verify')).toHaveLength(5)
+    expect(new Set(members(native, 'prefill'))).toEqual(new Set([1]))
+    expect(Math.max(...members(native, 'verify'))).toBeGreaterThan(1)
+    expect(members(native, 'commit')).toEqual(members(native, 'verify'))
     expect(native.breaches).toEqual([])
   })
 
