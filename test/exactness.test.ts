@@ -7,6 +7,7 @@ import { accept } from '../src/decode/accept.js'
 import { CHOICES, chain, firstPaths } from '../src/decode/choices.js'
 import { draft } from '../src/decode/draft.js'
 import { buildTree, PLAIN_TREE, type Tree } from '../src/decode/tree.js'
+import { type Engine, type GenerateOptions, loadEngine, type Result } from '../src/index.js'
 import { type CompressionSpec, type ModelHandle, native, packageRoot, type SamplingSpec } from '../src/native.js'
 import { loadTokenizer } from '../src/text/tokenizer.js'
 import { type Decoded, decode, decodeTurn, GREEDY, openModel, sampled, snapkv } from './support/native-session.js'
@@ -81,15 +82,13 @@ describe('speculation on and off give the same tokens', () => {
               generations += 1
             }
           }
-          // Two more for the demo heads, whose drafts are accepted: other seeds of the same request.
+          // A request of its own for the heads whose drafts are accepted: another prompt, another seed.
+          const shorter = prompts[prompt]!.slice(0, -9)
           const again = { ...options, sampling: { ...options.sampling, seed: options.sampling.seed + 77n } }
-          const other = await decode(models.get('demo heads')!, prompts[prompt]!, TOKENS, {
-            ...again,
-            tree: PLAIN_TREE,
-          })
+          const other = await decode(models.get('demo heads')!, shorter, TOKENS, { ...again, tree: PLAIN_TREE })
           for (const tree of TREES.slice(0, 2)) {
-            const speculated = await decode(models.get('demo heads')!, prompts[prompt]!, TOKENS, { ...again, tree })
-            expect(speculated.tokens, `other seed, ${tree.name}`).toEqual(other.tokens)
+            const speculated = await decode(models.get('demo heads')!, shorter, TOKENS, { ...again, tree })
+            expect(speculated.tokens, `shorter, ${tree.name}`).toEqual(other.tokens)
             generations += 1
           }
         })
@@ -123,6 +122,73 @@ describe('speculation on and off give the same tokens', () => {
         expect((await decode(model, prompts[1]!, TOKENS, { sampling, tree })).tokens, tree.name).toEqual(plain.tokens)
       }
     }
+  })
+})
+
+describe('through the engine', () => {
+  const trees = ['auto', 'mc_sim_7b_63', 'chain:4', 24] as const
+  const requests: readonly GenerateOptions[] = [
+    { maxTokens: 90, ignoreEos: true, kv: { policy: 'full' } },
+    { maxTokens: 90, ignoreEos: true, temperature: 0.8, seed: 3, kv: { budget: 64, window: 16 } },
+    { maxTokens: 90, temperature: 0.7, seed: 4, kv: { policy: 'h2o', budget: 80 }, stop: ['\n\n', 'return'] },
+    {
+      maxTokens: 90,
+      temperature: 1,
+      topK: 40,
+      repetitionPenalty: 1.1,
+      seed: 5,
+      kv: { policy: 'streaming', budget: 40 },
+      logprobs: 2,
+    },
+  ]
+  let engine: Engine
+  beforeAll(async () => {
+    engine = await loadEngine('demo')
+  })
+  afterAll(() => engine.close())
+
+  /** What a request decides, which is all but times, steps and how tokens fell into chunks. */
+  const decided = ({ text, tokens, finish, stopString, usage, kv, logprobs }: Result): unknown => ({
+    text,
+    tokens: [...tokens],
+    finish,
+    stopString,
+    usage,
+    kv,
+    logprobs,
+  })
+
+  it('every request gives the same result with and without speculation, alone and among others', async () => {
+    const jobs = requests.flatMap((options) => PROMPTS.slice(0, 3).map((prompt) => ({ prompt, options })))
+    const plain: unknown[] = []
+    for (const { prompt, options } of jobs) {
+      plain.push(decided(await engine.generate(prompt, { ...options, speculation: { mode: 'off' } })))
+    }
+    const together = await Promise.all(
+      jobs.map(({ prompt, options }, i) =>
+        engine.generate(prompt, { ...options, speculation: { mode: 'medusa', tree: trees[i % trees.length]! } }),
+      ),
+    )
+    for (const [i, result] of together.entries()) expect(decided(result), JSON.stringify(jobs[i])).toEqual(plain[i])
+    expect(together.some((result) => result.finish === 'stop')).toBe(true)
+    expect(together.reduce((sum, result) => sum + result.speculation.accepted, 0)).toBeGreaterThan(100)
+  })
+
+  it.each(requests.slice(0, 2))('a conversation of three turns, %j', async (options) => {
+    const talk = async (speculation: GenerateOptions['speculation']): Promise<unknown[]> => {
+      const session = engine.session()
+      try {
+        const answers: unknown[] = []
+        for (const prompt of PROMPTS.slice(0, 3)) {
+          answers.push(decided(await session.send(prompt, { ...options, maxTokens: 40, speculation: speculation! })))
+        }
+        return answers
+      } finally {
+        await session.close()
+      }
+    }
+    const plain = await talk({ mode: 'off' })
+    for (const tree of trees) expect(await talk({ mode: 'medusa', tree }), String(tree)).toEqual(plain)
   })
 })
 
