@@ -128,8 +128,9 @@ std::map<std::string, TensorSlice> read_tensors(const Napi::Object& object, cons
   std::map<std::string, TensorSlice> tensors;
   const Napi::Array keys = table.GetPropertyNames();
   for (uint32_t i = 0; i < keys.Length(); ++i) {
-    const std::string key = keys.Get(i).As<Napi::String>().Utf8Value();
-    const Napi::Object entry = read_object(table.Get(key), key.c_str());
+    const Napi::Value name = keys.Get(i);  // itself, since a C string ends at a zero byte
+    const std::string key = name.As<Napi::String>().Utf8Value();
+    const Napi::Object entry = read_object(table.Get(name), key.c_str());
     TensorSlice slice;
     slice.file = read_integer(entry, "file");
     slice.dtype = read_dtype(object.Env(), read_string(entry, "dtype"));
