@@ -16,7 +16,7 @@ export type WeightDtype = 'f32' | 'f16' | 'bf16'
 export interface TensorSlice {
   /** Index into `files`. */
   readonly file: number
-  readonly dtype: WeightDtype | 'i32' | 'i64'
+  readonly dtype: WeightDtype
   readonly shape: readonly number[]
   /** First byte, from the start of the file. */
   readonly begin: number
@@ -239,7 +239,7 @@ export interface BackendInfo {
 }
 
 /**
- * The addon. Every promise rejects with an Error that carries `code` (kernels/common/status.def) and `details`.
+ * The addon. It throws and rejects with Errors that carry a `code` (kernels/common/status.def); `native()` lifts them to GorgonErrors.
  * Sessions take one call at a time (`ERR_BUSY`), in phase order (`ERR_STATE`): beginPrefill, prefill until it has a result, then verify and
  * commit in turns; beginPrefill again starts the next turn.
  */

@@ -1,7 +1,13 @@
 // Flags as data: how each is spelled, which option it sets, and the reading of what a user gave.
 import { Option } from 'commander'
-import { type GenerateOptions, GorgonError, isGorgonError, type LoadOptions } from '../index.js'
-import { parseGenerateOptions, parseLoadOptions } from '../options.js'
+import {
+  type GenerateOptions,
+  GorgonError,
+  isGorgonError,
+  type LoadOptions,
+  parseGenerateOptions,
+  parseLoadOptions,
+} from '../index.js'
 
 /** Bad arguments; the message says what is wrong and what is allowed. */
 export class UsageError extends GorgonError {

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { Template } from '@huggingface/jinja'
 import { GorgonError } from '../errors.js'
-import { readText } from './read-text.js'
+import { readText } from '../read-text.js'
 import { readTokenizerConfig, type TokenizerConfig } from './tokenizer-config.js'
 
 /** Largest chat_template.jinja read; those in use have a few KiB. */

@@ -1,6 +1,6 @@
 // What tokenizer_config.json says: the special tokens by name, and the chat template.
 import { join } from 'node:path'
-import { readJsonObject } from '../weights/json.js'
+import { readJsonObject } from '../json.js'
 
 const NAMED_TOKENS = [
   'bos_token',

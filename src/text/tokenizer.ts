@@ -1,10 +1,10 @@
 // Text to token ids and back, by the tokenizer files of a model folder.
 import { join } from 'node:path'
 import { GorgonError } from '../errors.js'
+import { readText } from '../read-text.js'
 import { Detokenizer, type DetokenizerOptions, Pieces } from './detokenizer.js'
 import { closedError, EncodeThread, encodeError } from './encode-thread.js'
 import { type Encoder, openEncoder } from './encoder.js'
-import { readText } from './read-text.js'
 import { readTokenizerConfig } from './tokenizer-config.js'
 
 /**

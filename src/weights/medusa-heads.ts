@@ -10,9 +10,9 @@ import {
 } from '../../heads/format/names.js'
 import { type DeclaredHeads, declaredHeads, HeadsConfig } from '../../heads/format/schema.js'
 import { GorgonError } from '../errors.js'
+import { readJsonObject } from '../json.js'
 import { packageRoot, type TensorSlice, type WeightDtype } from '../native.js'
 import { check } from './config-check.js'
-import { readJsonObject } from './json.js'
 import type { ModelFolder } from './model-folder.js'
 import { readTensorBytes } from './safetensors.js'
 import {

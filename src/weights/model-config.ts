@@ -1,9 +1,9 @@
 // config.json of a Hugging Face model folder: what the engine needs from it, and a refusal by name of what it does not implement.
 import { z } from 'zod'
 import { GorgonError } from '../errors.js'
+import { isJsonObject } from '../json.js'
 import type { ModelShape } from '../native.js'
 import { check, configError, unsupported } from './config-check.js'
-import { isJsonObject } from './json.js'
 import { type Rope, ropeFrequencies } from './rope.js'
 import { extendedPositions, LAYER_TYPES, MAX_POSITIONS, readRope, ropeFields } from './rope-config.js'
 

@@ -3,9 +3,9 @@ import { stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { FUSED_PREFIX } from '../../heads/format/names.js'
 import { GorgonError } from '../errors.js'
+import { readJsonObject } from '../json.js'
 import type { TensorSlice, WeightDtype } from '../native.js'
 import { type GenerationConfig, parseGenerationConfig } from './generation-config.js'
-import { readJsonObject } from './json.js'
 import { type ModelConfig, parseModelConfig } from './model-config.js'
 import {
   listed,

@@ -1,7 +1,7 @@
 // Safetensors files: a header read and fully checked before anything in it is believed, and a writer.
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { GorgonError } from '../errors.js'
-import { isJsonObject, outlineJson, parseJsonObject } from './json.js'
+import { isJsonObject, outlineJson, parseJsonObject } from '../json.js'
 
 /** The length prefix: a little-endian u64. */
 const PREFIX_BYTES = 8

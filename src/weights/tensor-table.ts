@@ -2,8 +2,8 @@
 import { readdir, stat } from 'node:fs/promises'
 import { basename, extname, join, resolve } from 'node:path'
 import { GorgonError } from '../errors.js'
+import { isJsonObject, readJsonObject } from '../json.js'
 import type { TensorSlice, WeightDtype } from '../native.js'
-import { isJsonObject, readJsonObject } from './json.js'
 import { openSafetensors, type TensorEntry } from './safetensors.js'
 
 export const SINGLE_FILE = 'model.safetensors'

@@ -1,6 +1,6 @@
 // JSON from files nobody vouches for: bounded in size and depth before it is parsed.
-import { readFile, stat } from 'node:fs/promises'
-import { type ErrorCode, GorgonError } from '../errors.js'
+import { type ErrorCode, GorgonError } from './errors.js'
+import { readText } from './read-text.js'
 
 /** Largest JSON file or header read: the biggest in use are a few MiB. */
 export const MAX_JSON_BYTES = 16 * 1024 * 1024
@@ -114,22 +114,6 @@ export function parseJsonObject(text: string, where: string, code: ErrorCode): R
  * @throws {GorgonError} ERR_FILE when it cannot be read; `code` when it is too large, malformed, or not an object.
  */
 export async function readJsonObject(path: string, code: ErrorCode): Promise<Record<string, unknown> | null> {
-  let text: string
-  try {
-    const { size } = await stat(path)
-    if (size > MAX_JSON_BYTES) {
-      throw new GorgonError(code, `${path}: ${size} bytes of JSON; gorgon reads at most ${MAX_JSON_BYTES}.`, {
-        file: path,
-        bytes: size,
-        limit: MAX_JSON_BYTES,
-      })
-    }
-    text = await readFile(path, 'utf8')
-  } catch (error) {
-    if (error instanceof GorgonError) throw error
-    const reason = (error as NodeJS.ErrnoException).code
-    if (reason === 'ENOENT' || reason === 'ENOTDIR') return null
-    throw new GorgonError('ERR_FILE', `${path} cannot be read: ${(error as Error).message}.`, { file: path }, error)
-  }
-  return parseJsonObject(text, path, code)
+  const text = await readText(path, MAX_JSON_BYTES, code)
+  return text === null ? null : parseJsonObject(text, path, code)
 }

@@ -1,6 +1,6 @@
 // A text file of a model folder, if it is there.
 import { readFile, stat } from 'node:fs/promises'
-import { type ErrorCode, GorgonError } from '../errors.js'
+import { type ErrorCode, GorgonError } from './errors.js'
 
 /**
  * The file's text; null when there is no such file.
