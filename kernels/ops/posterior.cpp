@@ -52,14 +52,10 @@ bool is_suppressing(const PosteriorNode& node) {
   return sampling.suppressed_count > 0 && node.generated + node.path_count < sampling.min_tokens;
 }
 
-bool is_penalised(const SamplingParams& sampling) {
-  return sampling.repetition_penalty != 1.0f || sampling.frequency_penalty != 0.0f || sampling.presence_penalty != 0.0f;
-}
-
 /** Whether the arg max of the raw logits is all there is to know. */
 bool is_plain_greedy(const PosteriorNode& node) {
   const SamplingParams& sampling = *node.sampling;
-  return sampling.temperature == 0.0f && sampling.bias_count == 0 && !is_penalised(sampling) && !is_suppressing(node) && !node.typical &&
+  return sampling.temperature == 0.0f && sampling.bias_count == 0 && !has_penalties(sampling) && !is_suppressing(node) && !node.typical &&
          node.logprobs < 0;
 }
 
@@ -113,7 +109,7 @@ void adjust(const PosteriorNode& node, const Row& row) {
     float& x = row.x[sampling.bias_ids[i]];
     x = ordinary(x + sampling.bias_values[i]);
   }
-  if (is_penalised(sampling)) penalise(node, row);
+  if (has_penalties(sampling)) penalise(node, row);
   if (!is_suppressing(node)) return;
   for (int64_t i = 0; i < sampling.suppressed_count; ++i) row.x[sampling.suppressed_ids[i]] = -INFINITY;
 }

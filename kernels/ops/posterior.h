@@ -58,6 +58,11 @@ struct SamplingParams {
   int64_t min_tokens = 0;
 };
 
+/** Whether the tokens so far change the logits. */
+static inline bool has_penalties(const SamplingParams& sampling) {
+  return sampling.repetition_penalty != 1.0f || sampling.frequency_penalty != 0.0f || sampling.presence_penalty != 0.0f;
+}
+
 /** One node's row of logits and the prefix it continues. */
 struct PosteriorNode {
   const float* logits;

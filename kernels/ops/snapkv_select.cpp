@@ -2,17 +2,11 @@
 #include "ops/snapkv_select.h"
 
 #include "common/packed.h"
+#include "ops/best_list.h"
 
 namespace gorgon::GORGON_ISA {
 
 namespace {
-
-/** Unsigned keys in the order of the floats; NaN lowest. */
-uint32_t ordered_bits(float value) {
-  if (value != value) return 0;
-  const uint32_t bits = float_bits(value == 0.0f ? 0.0f : value);  // -0 and 0 tie
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
 
 void group_votes(const SnapkvSelectArgs& args, int64_t kv_head, float* scores) {
   const int64_t group = args.query_heads / args.kv_heads;

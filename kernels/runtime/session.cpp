@@ -89,8 +89,7 @@ Status Session::begin_prefill(PrefillSpec spec) {
   turn.top_k = spec.medusa_heads > 0 ? std::max<int64_t>(spec.top_k, 1) : 0;
   turn.tokens = std::move(spec.tokens);
   make_room(tokens_, turn.tokens.size());
-  const SamplingParams& asked = spec.sampling.params;
-  const bool penalties = asked.repetition_penalty != 1.0f || asked.frequency_penalty != 0.0f || asked.presence_penalty != 0.0f;
+  const bool penalties = has_penalties(spec.sampling.params);
   std::vector<uint8_t> in_prompt(penalties ? shape.vocab : 0);
   std::vector<int32_t> output_counts(in_prompt.size());
   if (penalties) {
