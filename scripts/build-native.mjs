@@ -150,10 +150,14 @@ function forgetConfiguration(out) {
   rmSync(join(out, 'CMakeFiles'), { recursive: true, force: true })
 }
 
-async function configure(out, options) {
+/** Not so for a build folder that came along with a moved or copied checkout. */
+function isBuiltHere(out) {
   const home = cached(out, 'CMAKE_HOME_DIRECTORY')
-  // A build folder that came along with a moved or copied checkout.
-  if (home && (!existsSync(home) || realpathSync(home) !== realpathSync(root))) forgetConfiguration(out)
+  return Boolean(home) && existsSync(home) && realpathSync(home) === realpathSync(root)
+}
+
+async function configure(out, options) {
+  if (!isBuiltHere(out)) forgetConfiguration(out)
   const isFirst = !existsSync(join(out, 'CMakeCache.txt'))
   try {
     await cmakeJs('configure', options)
@@ -172,7 +176,8 @@ async function build({ isDebug, isInstall }) {
   const config = isDebug ? 'Debug' : 'Release'
   const out = join(root, isSanitized ? 'build-asan' : 'build')
   const addon = join(out, config, 'gorgon.node')
-  if (isInstall && isUpToDate(addon)) return 'gorgon: the native addon is up to date'
+  const isSameBuild = isBuiltHere(out) && cached(out, 'GORGON_CUDA') === cuda
+  if (isInstall && isSameBuild && isUpToDate(addon)) return 'gorgon: the native addon is up to date'
 
   const tools = inspectTools()
   if (tools.advice) throw new BuildProblem(tools.advice)

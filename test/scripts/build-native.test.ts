@@ -96,8 +96,12 @@ test('an unknown flag is refused with the usage', () => {
 
 describe('the install hook and an addon that is there', () => {
   const at = (seconds: number) => new Date(1_700_000_000_000 + seconds * 1000)
-  function place(addonAge: number, sourceAge: number): void {
+  function place(addonAge: number, sourceAge: number, home = root): void {
     mkdirSync(join(root, 'build', 'Release'), { recursive: true })
+    writeFileSync(
+      join(root, 'build', 'CMakeCache.txt'),
+      `CMAKE_HOME_DIRECTORY:INTERNAL=${home}\nGORGON_CUDA:STRING=auto\n`,
+    )
     mkdirSync(join(root, 'kernels', 'ops'), { recursive: true })
     for (const [path, age] of [
       ['build/Release/gorgon.node', addonAge],
@@ -117,6 +121,13 @@ describe('the install hook and an addon that is there', () => {
   test('builds when a source is newer', () => {
     place(10, 20)
     expect(build(['--install']).stderr).toContain('missing')
+  })
+
+  test('builds when the folder was built elsewhere, or with another switch', () => {
+    place(20, 10, tmpdir())
+    expect(build(['--install']).stderr).toContain('missing')
+    place(20, 10)
+    expect(build(['--install'], { CUDA: 'off' }).stderr).toContain('missing')
   })
 
   test('without --install it always asks CMake', () => {
