@@ -125,7 +125,10 @@ const AcceptOptions = z.discriminatedUnion(
       rule: z.literal('exact'),
     }),
     strict({
-      /** Tokens the model finds likely enough: faster, another text. p > min(epsilon, delta * exp(-entropy)). */
+      /**
+       * Tokens the model finds likely enough: faster, another text. p > min(epsilon, delta * exp(-entropy)). At temperature 0 the likeliest
+       * token alone is accepted, as with `exact`.
+       */
       rule: z.literal('typical'),
       /** Probability that is always enough. Above 0, at most 1; default 0.09. */
       epsilon: above(0, 1).default(0.09),

@@ -45,6 +45,13 @@ export interface TurnDefaults {
   readonly kv?: KvOverrides | undefined
 }
 
+/**
+ * Greedy decoding has one right token after each: being likely enough is not enough.
+ *
+ * Source: FasterDecoding/Medusa:medusa/model/utils.py, `evaluate_posterior`
+ */
+const GREEDY: AcceptRule = { rule: 'exact' }
+
 /** By name: all trees that can be asked for without writing out paths, so there are not many. */
 const trees = new Map<string, Tree>()
 
@@ -79,7 +86,7 @@ export function resolvePlan(options: GenerateOptions, context: PlanContext, defa
   const seed = options.seed ?? randomSeed()
   return {
     tree: speculation.mode === 'off' ? PLAIN_TREE : treeOf(speculation.tree, context.medusaHeads),
-    accept: speculation.accept,
+    accept: options.temperature === 0 ? GREEDY : speculation.accept,
     sampling: samplingSpecOf(options, { seed, eosIds: context.eosIds, vocab: context.vocab }),
     seed: options.temperature === 0 ? null : seed,
     kv: mergeKv(context.kv, defaults.kv, options.kv),

@@ -1,4 +1,5 @@
 // What a generation gives: chunks while it runs, a result at its end, and the record that makes both.
+import type { AcceptRule } from './decode/accept.js'
 import type { Tree } from './decode/tree.js'
 import type { CompressionReport, CompressionSpec, Drafts, Posterior, SessionInfo } from './native.js'
 import type { KvOptions } from './options.js'
@@ -71,7 +72,10 @@ export interface Result {
   readonly seed: number | bigint | null
   readonly usage: Usage
   readonly timing: Timing
-  readonly speculation: SpeculationReport
+  readonly speculation: SpeculationReport & {
+    /** By which drafts were accepted. With `typical` the text is not that of plain decoding; greedy decoding is always `exact`. */
+    readonly accept: AcceptRule['rule']
+  }
   readonly kv: KvReport
   /** Of each of `tokens`, when asked for. */
   readonly logprobs?: readonly TokenLogprob[]
@@ -163,7 +167,7 @@ export class Transcript {
       seed: seed !== null && seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed,
       usage: { prompt: this.#prefill?.tokenCount ?? 0, cached: this.#prefill?.cachedRows ?? 0, completion },
       timing,
-      speculation,
+      speculation: { ...speculation, accept: this.#plan.accept.rule },
       kv: this.#kvReport(),
       ...(this.#plan.sampling.logprobs >= 0 && { logprobs: this.#logprobs }),
     }
