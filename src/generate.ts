@@ -41,7 +41,9 @@ export interface Request {
 const ROOT_ALONE = new Int32Array(1)
 
 /**
- * Plain decoding is the tree of one node. The tree is cut where the text must end, and the last token is never verified: nothing follows it.
+ * Plain decoding is the tree of one node. The tree is cut where the context ends. A text that ends earlier ends in the middle of a step like
+ * any other, so tokens per step measure the heads and not where texts happen to end; only what nothing can follow is never verified: a
+ * stop token, or the last token without drafts.
  *
  * A generation cut short by its signal returns what there is, without throwing.
  */
@@ -59,7 +61,9 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
     stats.started()
     const { rows } = sequence.info
     const spec = planCompression({ rows, newTokens: prompt.length, kv: plan.kv })
-    let tree = limitDepth(plan.tree, maxTokens - 1)
+    // A single token leaves nothing to speculate on.
+    const whole = maxTokens === 1 ? PLAIN_TREE : plan.tree
+    let tree = limitDepth(whole, room - 1)
     const prefilled = await sequence.prefill({ ...plan, tokens: prompt, compression: spec, tree }, signal)
     let drafts = prefilled.drafts
     stats.prefilled()
@@ -72,10 +76,11 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
     })
 
     for (;;) {
-      const isLast = transcript.tokens.length + 1 === maxTokens || plan.stopIds.has(drafts.root)
-      if (isLast) tree = PLAIN_TREE
+      const isLast = tree.nodeCount === 1 && transcript.tokens.length + 1 === maxTokens
+      const isAlone = isLast || plan.stopIds.has(drafts.root)
+      if (isAlone) tree = PLAIN_TREE
       const tokens = draft(tree, drafts, draftsFor(tree).topK)
-      const posterior = isLast ? null : await sequence.verify(tree, tokens, plan.accept.rule === 'typical', signal)
+      const posterior = isAlone ? null : await sequence.verify(tree, tokens, plan.accept.rule === 'typical', signal)
       const accepted = posterior ? accept(tree, tokens, posterior, plan.accept) : { path: ROOT_ALONE, tokens }
       stats.step(tree, accepted.path)
 
@@ -87,7 +92,7 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
       yield transcript.chunk(piece.text, emitted, logprobs)
       if (text.finished) break
 
-      tree = limitDepth(plan.tree, maxTokens - transcript.tokens.length - 1)
+      tree = limitDepth(whole, room - transcript.tokens.length - 1)
       drafts = await sequence.commit(tree, signal)
     }
     finish = text.finish!

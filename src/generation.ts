@@ -247,7 +247,7 @@ export class RunningGeneration implements Generation {
       if (signal instanceof AbortSignal) setMaxListeners(0, signal)
       signal.addEventListener('abort', onAbort, { once: true })
     }
-    const timer = timeoutMs === undefined ? undefined : setTimeout(() => this.abort(TIME_IS_UP), timeoutMs).unref()
+    const timer = timeoutMs === undefined ? undefined : setTimeout(() => this.abort(TIME_IS_UP), timeoutMs)
     return () => {
       signal?.removeEventListener('abort', onAbort)
       clearTimeout(timer)

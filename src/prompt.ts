@@ -49,6 +49,7 @@ export async function encodeRaw(
   encoding: Encoding,
   options: { readonly addSpecial: boolean; readonly signal: AbortSignal },
 ): Promise<Int32Array> {
+  if (prompt === '') throw emptyPrompt('it has no text')
   if (typeof prompt === 'string') return checkTokens(await tokenizerOf(encoding).encode(prompt, options), encoding)
   if (Array.isArray(prompt) || prompt instanceof Int32Array) return checkTokens(prompt, encoding)
   throw new GorgonError(
@@ -58,13 +59,15 @@ export async function encodeRaw(
   )
 }
 
+function emptyPrompt(why: string): GorgonError {
+  return new GorgonError(
+    'ERR_EMPTY_PROMPT',
+    `The prompt is empty: ${why}, so there is nothing to go on from. Give at least one token.`,
+  )
+}
+
 function checkTokens(ids: readonly number[] | Int32Array, { vocab }: Pick<Encoding, 'vocab'>): Int32Array {
-  if (ids.length === 0) {
-    throw new GorgonError(
-      'ERR_EMPTY_PROMPT',
-      'The prompt is empty: it has no tokens, so there is nothing to go on from. Give at least one.',
-    )
-  }
+  if (ids.length === 0) throw emptyPrompt('it has no tokens')
   const index = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab)
   if (index >= 0) {
     throw new GorgonError(

@@ -182,18 +182,23 @@ export class Transcript {
       keptTokens: rows,
       bytes: rows * this.#kvBytesPerToken,
       fullBytes: position * this.#kvBytesPerToken,
-      ...(spec && report?.kept && { kept: keptBeforeWindow(report.kept, this.#layers, report.rowsKept, spec.window) }),
+      ...(spec &&
+        report?.kept && { kept: keptBefore(position - spec.window, report.kept, this.#layers, report.rowsKept) }),
     }
   }
 }
 
-/** @param kept i32 [L, Hkv, rowsKept] */
-function keptBeforeWindow(kept: Int32Array, layers: number, rowsKept: number, window: number): number[][][] {
+/**
+ * The kept positions below `end`, as [layer][kvHead][…].
+ *
+ * @param kept i32 [L, Hkv, rowsKept], each list ascending
+ */
+function keptBefore(end: number, kept: Int32Array, layers: number, rowsKept: number): number[][][] {
   const kvHeads = kept.length / (layers * rowsKept)
   return Array.from({ length: layers }, (_, layer) =>
     Array.from({ length: kvHeads }, (_, kvHead) => {
       const begin = (layer * kvHeads + kvHead) * rowsKept
-      return [...kept.subarray(begin, begin + rowsKept - window)]
+      return [...kept.subarray(begin, begin + rowsKept)].filter((position) => position < end)
     }),
   )
 }

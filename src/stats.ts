@@ -41,7 +41,7 @@ export interface SpeculationReport {
   readonly drafted: number
   /** Drafts accepted, over all steps. `steps + accepted` tokens were committed: those past a stop or limit are not in the completion. */
   readonly accepted: number
-  /** Completion tokens / steps, the root included, so plain decoding has 1; 0 without a step. */
+  /** (steps + accepted) / steps: tokens committed per step, root included and the last step whole. Plain decoding has 1; 0 without a step. */
   readonly tokensPerStep: number
   /**
    * Of depth d at d - 1. Offered: steps that reached depth d - 1 at a node with children. Accepted: those that went on to depth d. Their
@@ -184,7 +184,7 @@ export class Stats {
       steps: this.#steps,
       drafted: this.#drafted,
       accepted: this.#accepted,
-      tokensPerStep: this.#steps > 0 ? this.#completion / this.#steps : 0,
+      tokensPerStep: this.#steps > 0 ? (this.#steps + this.#accepted) / this.#steps : 0,
       byDepth: Array.from({ length: this.#offeredAt.length }, (_, index) => ({
         offered: this.#offeredAt[index] ?? 0,
         accepted: this.#acceptedAt[index] ?? 0,

@@ -174,6 +174,17 @@ describe('through the engine', () => {
     expect(together.reduce((sum, result) => sum + result.speculation.accepted, 0)).toBeGreaterThan(100)
   })
 
+  it('reports what was kept without the window, also where the budget is smaller than the window', async () => {
+    const kv = { policy: 'streaming', budget: 10, sinks: 4, reportKept: true } as const
+    const { kv: report } = await engine.generate(PROMPTS[0]!, { maxTokens: 1, kv })
+    expect(report.keptTokens).toBe(10)
+    expect(report.kept!.flat()).toEqual(new Array(12).fill([0, 1, 2, 3]))
+  })
+
+  it('an empty text is no prompt', async () => {
+    await expect(engine.generate('')).rejects.toMatchObject({ code: 'ERR_EMPTY_PROMPT' })
+  })
+
   it.each(requests.slice(0, 2))('a conversation of three turns, %j', async (options) => {
     const talk = async (speculation: GenerateOptions['speculation']): Promise<unknown[]> => {
       const session = engine.session()

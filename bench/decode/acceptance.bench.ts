@@ -12,7 +12,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { Command } from 'commander'
 import { table } from '../../src/cli/format.js'
-import { type Engine, loadEngine, packageRoot, type Result } from '../../src/index.js'
+import { type Engine, isGorgonError, loadEngine, packageRoot, type Result } from '../../src/index.js'
 import { medianOf } from '../support/statistics.js'
 
 interface Options {
@@ -81,8 +81,7 @@ async function measure(engine: Engine, file: string, options: Options): Promise<
     measurements.push({
       prompt: relative(process.cwd(), file),
       tree: speculation.tree,
-      // Steps are counted whole: the last one may have been cut by the end of the text.
-      tokensPerStep: (speculation.steps + speculation.accepted) / speculation.steps,
+      tokensPerStep: speculation.tokensPerStep,
       byDepth: speculation.byDepth,
       msPerToken: medianOf(speculated.map(decodeMs)),
       plainMsPerToken: medianOf(plain.map(decodeMs)),
@@ -170,18 +169,23 @@ const whole = (text: string): number => {
   return value
 }
 
-await new Command('acceptance')
-  .description('Tokens per step and acceptance by depth, beside plain decoding.')
-  .argument('[files...]', "prompts; without any, the project's own sources")
-  .option('--model <dir>', 'model folder; the demo model without')
-  .option('--heads <dir>', 'heads folder')
-  .option('--tree <tree...>', 'trees to compare', ['auto', 'mc_sim_7b_63', 'chain:4'])
-  .option('--prompts <n>', 'how many of the own sources', whole, 16)
-  .option('--prompt-tokens <n>', 'tokens of a file that become the prompt', whole, 400)
-  .option('--tokens <n>', 'tokens to generate', whole, 100)
-  .option('--kv <policy>', 'full, snapkv, h2o or streaming', 'full')
-  .option('--budget <n>', 'rows kept', whole)
-  .option('--temperature <t>', '0 is greedy', Number, 0)
-  .option('--json', 'every measurement as JSON')
-  .action(main)
-  .parseAsync()
+try {
+  await new Command('acceptance')
+    .description('Tokens per step and acceptance by depth, beside plain decoding.')
+    .argument('[files...]', "prompts; without any, the project's own sources")
+    .option('--model <dir>', 'model folder; the demo model without')
+    .option('--heads <dir>', 'heads folder')
+    .option('--tree <tree...>', 'trees to compare', ['auto', 'mc_sim_7b_63', 'chain:4'])
+    .option('--prompts <n>', 'how many of the own sources', whole, 16)
+    .option('--prompt-tokens <n>', 'tokens of a file that become the prompt', whole, 400)
+    .option('--tokens <n>', 'tokens to generate', whole, 100)
+    .option('--kv <policy>', 'full, snapkv, h2o or streaming', 'full')
+    .option('--budget <n>', 'rows kept', whole)
+    .option('--temperature <t>', '0 is greedy', Number, 0)
+    .option('--json', 'every measurement as JSON')
+    .action(main)
+    .parseAsync()
+} catch (error) {
+  process.stderr.write(`${isGorgonError(error) ? `${error.code}: ` : ''}${(error as Error).message}\n`)
+  process.exitCode = 1
+}

@@ -1,6 +1,6 @@
 // gorgon generate: one prompt in, its continuation out, as text or as one JSON object.
 import { constants } from 'node:fs'
-import { access, writeFile } from 'node:fs/promises'
+import { access, stat, writeFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { type Chunk, type Engine, GorgonError, inspect, loadEngine, type Result } from '../index.js'
 import { type Given, readGenerateOptions, readLoadOptions } from './args.js'
@@ -37,6 +37,7 @@ export async function generate(given: Given, io: Io): Promise<void> {
       onProgress: ({ done, total }) => progress.show('loading', done, total),
     })
     progress.clear()
+    for (const warning of engine.info.warnings) await write(io.stderr, `gorgon: warning: ${warning}\n`)
     const generation = engine.generate(prompt, {
       ...options,
       signal: io.signal,
@@ -49,12 +50,12 @@ export async function generate(given: Given, io: Io): Promise<void> {
       await write(io.stdout, shown(chunk, engine))
     }
     const result = await generation
-    if (flags.dumpKept !== undefined) await dumpKept(flags.dumpKept, result, load.kv.window, engine)
     if (flags.json) await write(io.stdout, `${JSON.stringify(asJson(result, engine))}\n`)
     else if (io.stdout.isTTY) {
       await write(io.stderr, `\n${summary(result)}\n`)
       isMidLine = false
     }
+    if (flags.dumpKept !== undefined) await dumpKept(flags.dumpKept, result, load.kv.window, engine)
   } finally {
     progress.clear()
     // An error, or the shell's prompt, belongs on a line of its own.
@@ -109,17 +110,16 @@ function summary({ usage, timing, speculation, kv, finish }: Result): string {
 
 /** Better known before a long generation than after it. */
 async function checkWritable(file: string): Promise<void> {
-  const folder = dirname(resolve(file))
-  try {
-    await access(folder, constants.W_OK)
-  } catch (error) {
-    throw new GorgonError(
-      'ERR_FILE',
-      `${file} cannot be written: its folder ${folder} is missing or read-only.`,
-      { file },
-      error,
-    )
+  const refuse = (why: string, error?: unknown): never => {
+    throw new GorgonError('ERR_FILE', `--dump-kept ${JSON.stringify(file)} cannot be written: ${why}.`, { file }, error)
   }
+  if (file === '') refuse('it names no file')
+  const folder = dirname(resolve(file))
+  const there = await stat(file).catch(() => null)
+  if (there?.isDirectory()) refuse('it is a folder')
+  await access(there ? file : folder, constants.W_OK).catch((error: unknown) =>
+    refuse(there ? 'it is read-only' : `its folder ${folder} is missing or read-only`, error),
+  )
 }
 
 /** Writes `[layer][kvHead][position]`, ascending, without the window. */

@@ -81,7 +81,7 @@ describe('--json', () => {
     })
     expect(result.tokens).toHaveLength(32)
     expect(result.speculation.tokensPerStep).toBeGreaterThan(1)
-    expect(result.speculation.tokensPerStep * result.speculation.steps).toBeCloseTo(32, 6)
+    expect(result.speculation.tokensPerStep * result.speculation.steps).toBeGreaterThanOrEqual(32)
   })
 
   test('flags reach the engine', async () => {

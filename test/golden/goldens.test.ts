@@ -2,8 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { CHOICES, chain, firstPaths } from '../../src/decode/choices.js'
-import { buildTree } from '../../src/decode/tree.js'
+import { loadEngine } from '../../src/index.js'
 import { type ModelHandle, native, packageRoot } from '../../src/native.js'
 import { openSafetensors, readTensorBytes } from '../../src/weights/safetensors.js'
 import { decode, forwardLogits, openModel, snapkv } from '../support/native-session.js'
@@ -163,18 +162,19 @@ describe('demo model', () => {
       goldens,
       'acceptance.json',
     )
-    const model = await open(demo, { dtype: 'f32', heads: demoHeads })
-    const trees = {
-      mc_sim_7b_63: buildTree(CHOICES.mc_sim_7b_63),
-      first15: buildTree(firstPaths(CHOICES.mc_sim_7b_63, 15)),
-      chain4: buildTree(chain(4)),
-    }
-    for (const [i, expected] of cases.entries()) {
-      for (const [name, tree] of Object.entries(trees)) {
-        const { tokens, steps, committed } = await decode(model, expected.ids, 100, { tree, wholeSteps: true })
-        expect(tokens, `prompt ${i}, ${name}`).toEqual(expected.greedy_f32)
-        expect(committed / steps, `prompt ${i}, ${name}`).toBe(expected.tokens_per_step[name])
+    const engine = await loadEngine({ model: demo, heads: demoHeads, dtype: 'f32', kv: { policy: 'full' } })
+    const trees = { mc_sim_7b_63: 'mc_sim_7b_63', first15: 16, chain4: 'chain:4' } as const
+    try {
+      for (const [i, expected] of cases.entries()) {
+        for (const [name, tree] of Object.entries(trees)) {
+          const options = { maxTokens: 100, ignoreEos: true, speculation: { mode: 'medusa', tree } } as const
+          const { tokens, speculation } = await engine.generate(expected.ids, options)
+          expect([...tokens], `prompt ${i}, ${name}`).toEqual(expected.greedy_f32)
+          expect(speculation.tokensPerStep, `prompt ${i}, ${name}`).toBe(expected.tokens_per_step[name])
+        }
       }
+    } finally {
+      await engine.close()
     }
   })
 })
