@@ -7,16 +7,14 @@ import { type ModelHandle, native, packageRoot, type SessionHandle } from '../..
 import { temporaryFolder } from '../support/folder.js'
 import { plainTokens, prefillRequest, readySession, refused, someTokens } from '../support/native-calls.js'
 import { decode, openModel } from '../support/native-session.js'
-import { programResult, runProgram } from '../support/program.js'
+import { isSanitized, programResult, runProgram } from '../support/program.js'
 import { writeTinyModel } from '../support/tiny-model.js'
 
 const dir = temporaryFolder()
 const addon = native()
 const demo = join(packageRoot(), 'models', 'demo')
 const isLinux = process.platform === 'linux'
-/** A sanitizer's shadow of the address space leaves no room for limits on it. */
-const canLimit =
-  isLinux && !/libasan/.test(process.env['LD_PRELOAD'] ?? '') && spawnSync('prlimit', ['--version']).status === 0
+const canLimit = isLinux && !isSanitized && spawnSync('prlimit', ['--version']).status === 0
 
 /** Whether the weights of a folder are mapped: the model is alive. Linux tells. */
 function isMapped(folder: string): boolean {

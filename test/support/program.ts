@@ -7,6 +7,9 @@ import { pathToFileURL } from 'node:url'
 import { expect } from 'vitest'
 import { packageRoot } from '../../src/native.js'
 
+/** Memory is not what it is otherwise: a sanitizer keeps what was freed, and maps a shadow of all there could be. */
+export const isSanitized = /libasan/.test(process.env['LD_PRELOAD'] ?? '')
+
 /** What makes node run TypeScript. */
 export const TYPESCRIPT = ['--import', pathToFileURL(join(packageRoot(), 'test', 'support', 'typescript.mjs')).href]
 
