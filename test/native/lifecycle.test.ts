@@ -171,7 +171,8 @@ describe('in a process of its own', () => {
     const env = { MALLOC_ARENA_MAX: '1', MALLOC_MMAP_THRESHOLD_: '65536' }
     const seen = await programResult('native/programs/memory-limit.ts', [demo, join(dir, 'small')], { env })
     expect(seen).toEqual({
-      beginPrefill: 'ERR_OUT_OF_MEMORY',
+      beginPrefill: 'done',
+      'first chunk': 'ERR_OUT_OF_MEMORY',
       'beginPrefill, copying': 'ERR_OUT_OF_MEMORY',
       prefill: 'ERR_OUT_OF_MEMORY',
       verify: 'ERR_OUT_OF_MEMORY',

@@ -51,6 +51,7 @@ const first = addon.openSession(models.demo)
 const huge = new Int32Array(2 ** 24)
 const long = someTokens(16_000)
 seen['beginPrefill'] = await within(8, () => addon.beginPrefill(prefillRequest(first, { tokens: long })))
+seen['first chunk'] = await within(8, () => addon.prefill([first]))
 seen['beginPrefill, copying'] = await within(8, () => addon.beginPrefill(prefillRequest(first, { tokens: huge })))
 
 const requests = [{ compression: null }, { compression: SNAPKV }] as const
