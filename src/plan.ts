@@ -1,5 +1,6 @@
 // One request's options, resolved against an engine: what generate() follows.
 import type { AcceptRule } from './decode/accept.js'
+import { NODE_LIMIT } from './decode/choices.js'
 import { randomSeed, samplingSpecOf } from './decode/sampling.js'
 import { PLAIN_TREE, parseTree, type Tree, type TreeOption } from './decode/tree.js'
 import { GorgonError } from './errors.js'
@@ -64,6 +65,12 @@ function treeOf(option: TreeOption, medusaHeads: number): Tree {
   return known
 }
 
+/** A tree that will not be used may be deeper than the heads, but a misspelt one is a mistake all the same. */
+function unusedTree(option: TreeOption): Tree {
+  treeOf(option, NODE_LIMIT)
+  return PLAIN_TREE
+}
+
 /**
  * @throws {GorgonError} ERR_OPTION, ERR_TREE, ERR_TOKEN_RANGE, ERR_TOKENIZER when the request asks for what this engine cannot do.
  */
@@ -85,7 +92,7 @@ export function resolvePlan(options: GenerateOptions, context: PlanContext, defa
   }
   const seed = options.seed ?? randomSeed()
   return {
-    tree: speculation.mode === 'off' ? PLAIN_TREE : treeOf(speculation.tree, context.medusaHeads),
+    tree: speculation.mode === 'off' ? unusedTree(speculation.tree) : treeOf(speculation.tree, context.medusaHeads),
     accept: options.temperature === 0 ? GREEDY : speculation.accept,
     sampling: samplingSpecOf(options, { seed, eosIds: context.eosIds, vocab: context.vocab }),
     seed: options.temperature === 0 ? null : seed,

@@ -53,6 +53,12 @@ class PhaseWorker : public Napi::AsyncWorker {
     }
   }
 
+  /** Execute found no memory even to say so. */
+  void OnError(const Napi::Error& error) override {
+    status_ = {StatusCode::kOutOfMemory, error.Message()};
+    OnOK();
+  }
+
  private:
   void answer(Napi::Env env) {
     try {

@@ -126,6 +126,12 @@ describe('speculation', () => {
     expect(exitCode).toBe(2)
     expect(errorLine(stderr)).toMatch(/^gorgon: ERR_TREE: .*9.*4/)
   })
+
+  test('a tree that does not exist is bad input even where none is used', async () => {
+    const { exitCode, stderr } = await gorgon(['generate', PROMPT, '--plain', '--tree', 'nope'])
+    expect(exitCode).toBe(2)
+    expect(errorLine(stderr)).toMatch(/^gorgon: ERR_TREE: .*"nope"/)
+  })
 })
 
 describe('token ids', () => {
