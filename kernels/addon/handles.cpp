@@ -15,7 +15,9 @@ Napi::Value wrap(Napi::Env env, std::shared_ptr<T> owner, const napi_type_tag& t
   auto handle = std::make_shared<Handle<T>>();
   handle->owner = std::move(owner);
   using Holder = std::shared_ptr<Handle<T>>;
-  auto value = Napi::External<Holder>::New(env, new Holder(std::move(handle)), [](Napi::Env, Holder* holder) { delete holder; });
+  auto holder = std::make_unique<Holder>(std::move(handle));
+  auto value = Napi::External<Holder>::New(env, holder.get(), [](Napi::Env, Holder* held) { delete held; });
+  holder.release();  // not before: where the environment is being torn down, there is no value to hold it
   value.TypeTag(&tag);
   return value;
 }
