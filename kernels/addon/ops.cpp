@@ -513,22 +513,27 @@ Napi::Value sampling_uniform_of(const Napi::CallbackInfo& info) {
 
 // ---- a model ----
 
-/** forwardLogits(model, tokens i32 [T], chunk): f32 [T, V], the logits after every token of a text, run in chunks of `chunk` rows. */
-Napi::Value forward_logits(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Model& model = *open_model(info[0])->owner;
+/** Token ids of one text, checked. */
+const int32_t* read_text(const Napi::Value& value, const Model& model, int64_t* count) {
   size_t length = 0;
-  const int32_t* tokens = read_data<int32_t>(info[1], "tokens", &length);
-  const int64_t count = static_cast<int64_t>(length), chunk = to_integer(info[2], "chunk");
-  if (count < 1 || count > model.shape().max_positions || chunk < 1) throw_argument(env, "tokens or chunk out of range");
-  for (int64_t i = 0; i < count; ++i) {
-    if (tokens[i] < 0 || tokens[i] >= model.shape().vocab) throw_argument(env, "token id out of range");
+  const int32_t* tokens = read_data<int32_t>(value, "tokens", &length);
+  *count = static_cast<int64_t>(length);
+  if (*count < 1 || *count > model.shape().max_positions) throw_argument(value.Env(), "tokens are none, or more than the model has positions for");
+  for (size_t i = 0; i < length; ++i) {
+    if (tokens[i] < 0 || tokens[i] >= model.shape().vocab) throw_argument(value.Env(), "token id out of range");
   }
-  const std::lock_guard<std::mutex> lock(model.mutex());
-  const FlushSubnormals flush;
+  return tokens;
+}
+
+/**
+ * A text through all layers, in chunks of `chunk` rows, over a cache of its own; `x` gets every row's residual stream. The model's mutex is
+ * held. Calls after_chunk(first, rows), while model.queries() are the chunk's, and after_layer(layer, cache), when all keys of the layer are there.
+ */
+template <class AfterChunk, class AfterLayer>
+void run_text(Napi::Env env, Model& model, const int32_t* tokens, int64_t count, int64_t chunk, AlignedBuffer& x, const AfterChunk& after_chunk,
+              const AfterLayer& after_layer) {
   const int64_t stride = model.hidden_stride();
   KvCache cache(model.kv_shape());
-  AlignedBuffer x;
   throw_unless_ok(env, x.allocate(count * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
   std::vector<int32_t> positions(count);
   for (int64_t i = 0; i < count; ++i) positions[i] = static_cast<int32_t>(i);
@@ -541,17 +546,73 @@ Napi::Value forward_logits(const Napi::CallbackInfo& info) {
       const RowSegment segment{&cache, rows, first, nullptr, nullptr, 0};
       throw_unless_ok(env, model.forward_layer(layer, &segment, 1, rows, rows, x.as<float>() + first * stride));
       cache.set_rows(layer, first + rows);
+      after_chunk(first, rows);
     }
+    after_layer(layer, cache);
   }
-  auto out = Napi::Float32Array::New(env, length * static_cast<size_t>(model.shape().vocab));
+}
+
+/** forwardLogits(model, tokens i32 [T], chunk): f32 [T, V], the logits after every token of a text, run in chunks of `chunk` rows. */
+Napi::Value forward_logits(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Model& model = *open_model(info[0])->owner;
+  int64_t count = 0;
+  const int32_t* tokens = read_text(info[1], model, &count);
+  const int64_t chunk = to_integer(info[2], "chunk");
+  if (chunk < 1) throw_argument(env, "chunk out of range");
+  const std::lock_guard<std::mutex> lock(model.mutex());
+  const FlushSubnormals flush;
+  AlignedBuffer x;
+  run_text(env, model, tokens, count, chunk, x, [](int64_t, int64_t) {}, [](int64_t, const KvCache&) {});
+  auto out = Napi::Float32Array::New(env, static_cast<size_t>(count * model.shape().vocab));
   for (int64_t first = 0; first < count; first += chunk) {
     const int64_t rows = std::min(chunk, count - first);
-    float* hidden = x.as<float>() + first * stride;
+    float* hidden = x.as<float>() + first * model.hidden_stride();
     throw_unless_ok(env, model.final_norm(hidden, rows, hidden));
     const float* logits;
     throw_unless_ok(env, model.logits(hidden, rows, &logits));
     std::memcpy(out.Data() + first * model.shape().vocab, logits, rows * model.shape().vocab * sizeof(float));
   }
+  return out;
+}
+
+/**
+ * forwardVotes(model, tokens i32 [T], ranges i32 [R, 2], chunk): f32 [L, R, Hq, T], for each layer and query head the attention that the
+ * queries of tokens [ranges[r, 0], ranges[r, 1]) pay to each token of the text, added up. A range of one token is that token's attention.
+ */
+Napi::Value forward_votes(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Model& model = *open_model(info[0])->owner;
+  int64_t count = 0;
+  const int32_t* tokens = read_text(info[1], model, &count);
+  size_t length = 0;
+  const int32_t* ranges = read_data<int32_t>(info[2], "ranges", &length);
+  const int64_t range_count = static_cast<int64_t>(length / 2), chunk = to_integer(info[3], "chunk");
+  if (chunk < 1) throw_argument(env, "chunk out of range");
+  if (length == 0 || length % 2 != 0) throw_argument(env, "ranges are not pairs of a first and an end");
+  for (int64_t r = 0; r < range_count; ++r) {
+    if (ranges[2 * r] < 0 || ranges[2 * r] >= ranges[2 * r + 1] || ranges[2 * r + 1] > count) throw_argument(env, "a range is not within the text");
+  }
+  const std::lock_guard<std::mutex> lock(model.mutex());
+  const FlushSubnormals flush;
+  const ModelShape& shape = model.shape();
+  const int64_t stride = model.query_stride(), floats = static_cast<int64_t>(sizeof(float));
+  AlignedBuffer x, queries;
+  throw_unless_ok(env, queries.allocate(count * stride * floats, "queries"));
+  auto out = Napi::Float32Array::New(env, static_cast<size_t>(shape.layers * range_count * shape.query_heads * count));
+  run_text(
+      env, model, tokens, count, chunk, x,
+      [&](int64_t first, int64_t rows) { std::memcpy(queries.as<float>() + first * stride, model.queries(), rows * stride * floats); },
+      [&](int64_t layer, const KvCache& cache) {
+        for (int64_t r = 0; r < range_count; ++r) {
+          const int64_t first = ranges[2 * r], end = ranges[2 * r + 1];
+          float* votes = out.Data() + (layer * range_count + r) * shape.query_heads * count;
+          throw_unless_ok(env, model.backend().attention_votes(
+                                   {queries.as<float>() + first * stride, cache.const_heads(layer), model.weights().dtype, end - first, first,
+                                    shape.query_heads, shape.kv_heads, shape.head_dim, first, shape.sliding_windows[layer], end, votes, count},
+                                   model.context()));
+        }
+      });
   return out;
 }
 
@@ -580,6 +641,7 @@ Napi::Object export_ops(Napi::Env env) {
   add("posterior", posterior);
   add("samplingUniform", sampling_uniform_of);
   add("forwardLogits", forward_logits);
+  add("forwardVotes", forward_votes);
   return ops;
 }
 

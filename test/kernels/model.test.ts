@@ -12,6 +12,7 @@ import {
   type PrefillRequest,
   type SessionHandle,
 } from '../../src/native.js'
+import type { AttentionCase } from '../oracle/attention.js'
 import { type MedusaHead, medusaHead } from '../oracle/medusa-heads.js'
 import {
   causal,
@@ -27,7 +28,7 @@ import {
 import { bestRows, poolScores, reduceGroup, votes } from '../oracle/snapkv.js'
 import { randomTree } from '../support/attention.js'
 import { EPSILON, expectClose, expectSameBits, tolerance } from '../support/compare.js'
-import { forwardLogits, GREEDY, openModel } from '../support/native-session.js'
+import { forwardLogits, forwardVotes, GREEDY, openModel } from '../support/native-session.js'
 import { fastestIsa, isas } from '../support/ops.js'
 import { Random } from '../support/random.js'
 import {
@@ -169,6 +170,61 @@ describe('a text through the whole model', () => {
       })
     }
   }
+})
+
+/** The queries of tokens [first, end) of a whole text's case, with the keys they may see. */
+function rangeOf(c: AttentionCase, first: number, end: number): AttentionCase {
+  const width = c.queryHeads * c.headDim
+  const k = Array.from({ length: c.kvHeads }, (_, head) =>
+    Array.from(c.k).slice(head * c.tokens * c.headDim, (head * c.tokens + end) * c.headDim),
+  ).flat()
+  const q = Array.from(c.q).slice(first * width, end * width)
+  return { ...c, q, k, rows: first, tokens: end - first, position: first }
+}
+
+describe('the attention a text pays to itself', () => {
+  const RANGES: [number, number][] = [
+    [0, 1],
+    [74, 75],
+    [40, 41],
+    [59, 75],
+    [0, 75],
+    [40, 59],
+  ]
+  for (const name of Object.keys(MODELS)) {
+    it(`${name}: the oracle's, of single tokens and of ranges, in any chunks`, async () => {
+      const random = new Random(`model votes ${name}`)
+      const tokens = textOf(random, 75)
+      const pair = await pairOf(name, 'f32')
+      const model = await pair.open({})
+      const { layers, queryHeads, hidden, ffn, headDim } = pair.tiny
+      const axes = { layer: layers, range: RANGES.length, head: queryHeads, row: tokens.length }
+      const got = forwardVotes(model, tokens, RANGES)
+      for (const chunk of [7, 33]) {
+        expectSameBits(forwardVotes(model, tokens, RANGES, chunk), got, { random, axes, what: `chunks of ${chunk}` })
+      }
+      const { attention } = forward(pair.oracle, rowsOf(tokens), causal)
+      const expected = attention.flatMap((c) =>
+        RANGES.flatMap(([first, end]) => votes(rangeOf(c, first, end), tokens.length)),
+      )
+      const reduction = layers * (hidden + ffn + headDim + tokens.length)
+      // A share is at most 1; a range adds as many as it has tokens.
+      const allowed = tolerance({ epsilon: EPSILON.f32, reduction, magnitude: tokens.length, factor: 1 })
+      expectClose(got, expected, allowed, { random, axes })
+    })
+  }
+
+  it('ranges outside of a text are refused', async () => {
+    const model = await (await pairOf('qwen2, tied', 'f32')).open({})
+    const over = (tokens: number[], ranges: [number, number][]) => () => forwardVotes(model, tokens, ranges)
+    expect(over([1, 2, 3, 4], [[0, 4]])).not.toThrow()
+    expect(over([1, 2, 3, 4], [[-1, 1]])).toThrow(/range/)
+    expect(over([1, 2, 3, 4], [[2, 2]])).toThrow(/range/)
+    expect(over([1, 2, 3, 4], [[3, 2]])).toThrow(/range/)
+    expect(over([1, 2, 3, 4], [[0, 5]])).toThrow(/range/)
+    expect(over([1, 2, 3, 4], [])).toThrow(/ranges/)
+    expect(over([], [[0, 1]])).toThrow(/tokens/)
+  })
 })
 
 const NO_COMPRESSION = { compression: null, medusaHeads: 0, topK: 1 }

@@ -69,6 +69,26 @@ export function forwardLogits(model: ModelHandle, tokens: readonly number[], chu
   return run(model, Int32Array.from(tokens), chunk)
 }
 
+/**
+ * f32 [L, R, Hq, T]: the attention that the queries of each range of tokens pay to each token, added up.
+ *
+ * @param ranges first token and the one behind the last, of each
+ */
+export function forwardVotes(
+  model: ModelHandle,
+  tokens: readonly number[],
+  ranges: readonly (readonly [number, number])[],
+  chunk = 512,
+): Float32Array {
+  const run = native().ops['forwardVotes'] as (
+    model: ModelHandle,
+    tokens: Int32Array,
+    ranges: Int32Array,
+    chunk: number,
+  ) => Float32Array
+  return run(model, Int32Array.from(tokens), Int32Array.from(ranges.flat()), chunk)
+}
+
 export function snapkv(budget: number, window: number, poolSize: number, pool: 'max' | 'avg'): CompressionSpec {
   return { policy: 'snapkv', budget, window, poolSize, pool, groupReduce: 'mean', sinks: 4, reportKept: true }
 }
