@@ -2,9 +2,14 @@
 //
 // Every operation is op(isa, threads, { … }): its contract is in kernels/ops/<op>.h, and the object has the fields of its Args in camelCase.
 // Weights and caches are given as plain f32 arrays and laid out here. Outputs are arrays of the caller, written in place.
+//
+// Timed: with timing: { calls, nanoseconds: Float64Array } the operation runs once more for each element, `calls` times in a row, and the
+// element becomes the nanoseconds of one. Laying out is never inside, nor is JavaScript. Copies of a weight or a cache, where an operation
+// takes them, are gone through in turn, so that a call finds the processor's caches as the next layer of a model would.
 #include "addon/ops.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "addon/handles.h"
@@ -16,11 +21,13 @@
 #include "ops/kv_gather.h"
 #include "ops/linear.h"
 #include "ops/medusa_heads.h"
+#include "ops/multiply_add.h"
 #include "ops/posterior.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/silu_mul.h"
 #include "ops/snapkv_select.h"
+#include "ops/stream_read.h"
 #include "ops/top_k.h"
 #include "ops/tree_attention.h"
 
@@ -77,13 +84,37 @@ class Call {
     std::byte* stale = nullptr;
     throw_unless_ok(env_, static_cast<CpuContext&>(*context_).scratch.get(kStaleBytes, &stale));
     std::memset(stale, 0xff, kStaleBytes);
+    if (!args.Get("timing").IsUndefined()) {
+      const Napi::Object timing = read_object(args.Get("timing"), "timing");
+      calls_ = read_integer(timing, "calls", 1, kMaxSize);
+      nanoseconds_ = read_data<double>(timing.Get("nanoseconds"), "nanoseconds", &samples_);
+    }
   }
 
   template <class Args>
   void run(Status (*Backend::*operation)(const Args&, Context&), const Args& operation_args) {
-    const FlushSubnormals flush;
-    throw_unless_ok(env_, (backend_->*operation)(operation_args, *context_));
+    run_copies(operation, &operation_args, 1);
   }
+
+  /** The first, which is the result; then as many as there are to time, in turn. */
+  template <class Args>
+  void run_copies(Status (*Backend::*operation)(const Args&, Context&), const Args* copies, size_t count) {
+    using Clock = std::chrono::steady_clock;
+    const FlushSubnormals flush;
+    throw_unless_ok(env_, (backend_->*operation)(copies[0], *context_));
+    size_t next = 0;
+    for (size_t sample = 0; sample < samples_; ++sample) {
+      const auto start = Clock::now();
+      for (int64_t i = 0; i < calls_; ++i) {
+        next = next + 1 < count ? next + 1 : 0;
+        throw_unless_ok(env_, (backend_->*operation)(copies[next], *context_));
+      }
+      const std::chrono::duration<double, std::nano> spent = Clock::now() - start;
+      nanoseconds_[sample] = spent.count() / static_cast<double>(calls_);
+    }
+  }
+
+  int threads() const { return context_->threads(); }
 
   const Napi::Object args;
 
@@ -91,7 +122,13 @@ class Call {
   Napi::Env env_;
   const Backend* backend_ = nullptr;
   std::unique_ptr<Context> context_;
+  int64_t calls_ = 1;
+  double* nanoseconds_ = nullptr;
+  size_t samples_ = 0;
 };
+
+/** How many times a weight or a cache is to be laid out, each in memory of its own. */
+int64_t read_copies(const Napi::Object& object) { return object.Get("copies").IsUndefined() ? 1 : read_integer(object, "copies", 1, kMaxCount); }
 
 // ---- rows ----
 
@@ -173,16 +210,56 @@ Napi::Value pack_columns_of(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/** linear: w is f32 [columns, depth], packed here as `dtype`. */
+constexpr napi_type_tag kPackedCopiesTag = {0x51c7e20d94fb4a36ull, 0xb08f63d1e72a4c95ull};
+using PackedCopies = std::vector<Packed>;
+
+/** packWeight({ w, dtype, columns, depth, copies }): a weight that `linear` takes many times without laying it out again. */
+Napi::Value pack_weight(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Napi::Object args = read_object(info[0], "the arguments of packWeight");
+  const int64_t depth = read_size(args, "depth"), columns = read_size(args, "columns"), count = read_copies(args);
+  auto copies = std::make_unique<PackedCopies>();
+  copies->push_back(pack(env, read_span<float>(args, "w", columns * depth), read_dtype_of(args), columns, depth));
+  while (static_cast<int64_t>(copies->size()) < count) {
+    const Packed& first = copies->front();
+    Packed copy;
+    throw_unless_ok(env, copy.tiles.allocate(first.tiles.bytes(), "a packed weight"));
+    std::memcpy(copy.tiles.data(), first.tiles.data(), first.tiles.bytes());
+    copy.matrix = first.matrix;
+    copy.matrix.tiles = copy.tiles.data();
+    copies->push_back(std::move(copy));
+  }
+  auto value = Napi::External<PackedCopies>::New(env, copies.get(), [](Napi::Env, PackedCopies* held) { delete held; });
+  copies.release();
+  value.TypeTag(&kPackedCopiesTag);
+  return value;
+}
+
+/** linear: w is f32 [columns, depth], packed here as `dtype`, or what packWeight made of it. */
 Napi::Value linear(const Napi::CallbackInfo& info) {
   Call call(info);
   const int64_t rows = read_size(call.args, "rows"), depth = read_size(call.args, "depth"), columns = read_size(call.args, "columns");
   const int64_t width = round_up(depth, kTileDepth);
   const int64_t x_stride = read_stride(call.args, "xStride", width), out_stride = read_stride(call.args, "outStride", columns);
-  const Packed w = pack(info.Env(), read_span<float>(call.args, "w", columns * depth), read_dtype_of(call.args), columns, depth);
-  call.run(&Backend::linear, {read_span<float>(call.args, "x", span(rows, x_stride, width)), x_stride, rows, w.matrix,
-                              read_optional_span<float>(call.args, "bias", columns),
-                              read_span<float>(call.args, "out", span(rows, out_stride, columns)), out_stride, read_bool(call.args, "add")});
+  PackedCopies own;
+  const PackedCopies* copies = &own;
+  const Napi::Value w = call.args.Get("w");
+  if (w.IsExternal()) {
+    const auto external = w.As<Napi::External<PackedCopies>>();
+    if (!external.CheckTypeTag(&kPackedCopiesTag)) throw_argument(info.Env(), "w is not what packWeight returned");
+    copies = external.Data();
+    const PackedMatrix& matrix = copies->front().matrix;
+    if (matrix.columns != columns || matrix.depth != depth) throw_argument(info.Env(), "w has another shape");
+  } else {
+    own.push_back(pack(info.Env(), read_span<float>(call.args, "w", columns * depth), read_dtype_of(call.args), columns, depth));
+  }
+  std::vector<LinearArgs> args;
+  for (const Packed& copy : *copies) {
+    args.push_back({read_span<float>(call.args, "x", span(rows, x_stride, width)), x_stride, rows, copy.matrix,
+                    read_optional_span<float>(call.args, "bias", columns),
+                    read_span<float>(call.args, "out", span(rows, out_stride, columns)), out_stride, read_bool(call.args, "add")});
+  }
+  call.run_copies(&Backend::linear, args.data(), args.size());
   return info.Env().Undefined();
 }
 
@@ -324,11 +401,16 @@ Napi::Value causal_attention(const Napi::CallbackInfo& info) {
   const AttentionShape shape(call.args);
   const int64_t tokens = read_size(call.args, "tokens"), rows = read_size(call.args, "rows", 0);
   const int64_t out_stride = read_stride(call.args, "outStride", shape.out_row());
-  const Cache cache = read_cache(call.args, rows + tokens, shape.kv_heads, shape.head_dim, shape.dtype);
-  call.run(&Backend::causal_attention,
-           {read_span<float>(call.args, "q", tokens * shape.q_row()), cache.heads.data(), shape.dtype, tokens, rows, shape.query_heads,
-            shape.kv_heads, shape.head_dim, read_integer(call.args, "position", 0, INT32_MAX / 2), shape.window,
-            read_span<float>(call.args, "out", span(tokens, out_stride, shape.out_row())), out_stride});
+  const int64_t copies = read_copies(call.args);
+  std::vector<Cache> caches;
+  std::vector<CausalAttentionArgs> args;
+  for (int64_t i = 0; i < copies; ++i) {
+    caches.push_back(read_cache(call.args, rows + tokens, shape.kv_heads, shape.head_dim, shape.dtype));
+    args.push_back({read_span<float>(call.args, "q", tokens * shape.q_row()), caches.back().heads.data(), shape.dtype, tokens, rows,
+                    shape.query_heads, shape.kv_heads, shape.head_dim, read_integer(call.args, "position", 0, INT32_MAX / 2), shape.window,
+                    read_span<float>(call.args, "out", span(tokens, out_stride, shape.out_row())), out_stride});
+  }
+  call.run_copies(&Backend::causal_attention, args.data(), args.size());
   return info.Env().Undefined();
 }
 
@@ -341,6 +423,7 @@ Napi::Value tree_attention(const Napi::CallbackInfo& info) {
   const Napi::Value list = call.args.Get("items");
   if (!list.IsArray()) throw_argument(env, "items is not an array");
   const uint32_t count = list.As<Napi::Array>().Length();
+  const int64_t copies = read_copies(call.args);
   std::vector<Cache> caches;
   std::vector<TreeAttentionItem> items;
   for (uint32_t i = 0; i < count; ++i) {
@@ -355,13 +438,20 @@ Napi::Value tree_attention(const Napi::CallbackInfo& info) {
         if (paths[n * path_stride + d] < 0 || paths[n * path_stride + d] >= nodes) throw_argument(env, "a path names a node that is not there");
       }
     }
-    caches.push_back(read_cache(object, rows + nodes, shape.kv_heads, shape.head_dim, shape.dtype));
+    for (int64_t copy = 0; copy < copies; ++copy) {
+      caches.push_back(read_cache(object, rows + nodes, shape.kv_heads, shape.head_dim, shape.dtype));
+    }
     items.push_back({read_span<float>(object, "q", nodes * shape.q_row()), nullptr, nodes, rows, depths, paths, path_stride,
                      read_integer(object, "position", 0, INT32_MAX / 2), read_span<float>(object, "out", span(nodes, out_stride, shape.out_row()))});
   }
-  for (uint32_t i = 0; i < count; ++i) items[i].heads = caches[i].heads.data();
-  call.run(&Backend::tree_attention, {items.data(), static_cast<int64_t>(count), shape.dtype, shape.query_heads, shape.kv_heads, shape.head_dim,
-                                      shape.window, out_stride});
+  std::vector<std::vector<TreeAttentionItem>> lists(copies, items);
+  std::vector<TreeAttentionArgs> args;
+  for (int64_t copy = 0; copy < copies; ++copy) {
+    for (uint32_t i = 0; i < count; ++i) lists[copy][i].heads = caches[i * copies + copy].heads.data();
+    args.push_back({lists[copy].data(), static_cast<int64_t>(count), shape.dtype, shape.query_heads, shape.kv_heads, shape.head_dim, shape.window,
+                    out_stride});
+  }
+  call.run_copies(&Backend::tree_attention, args.data(), args.size());
   return env.Undefined();
 }
 
@@ -511,6 +601,51 @@ Napi::Value sampling_uniform_of(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), sampling_uniform(seed, static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value())));
 }
 
+// ---- yardsticks ----
+
+Napi::Value write_sums(Napi::Env env, const std::vector<double>& sums) {
+  auto array = Napi::Float64Array::New(env, sums.size());
+  std::memcpy(array.Data(), sums.data(), sums.size() * sizeof(double));
+  return array;
+}
+
+/** streamRead({ values: f32 repeated over all lines, lines, copies, streams, prefetchLines }): f64 [threads]. */
+Napi::Value stream_read(const Napi::CallbackInfo& info) {
+  Call call(info);
+  constexpr int64_t kLineFloats = 16;
+  const Napi::Env env = info.Env();
+  const int64_t lines = read_integer(call.args, "lines", 1, int64_t{1} << 32), copies = read_copies(call.args);
+  const int64_t streams = read_integer(call.args, "streams", 1, 4);
+  if (streams == 3) throw_argument(env, "streams is not 1, 2 or 4");
+  size_t value_count = 0;
+  const float* values = read_data<float>(call.args.Get("values"), "values", &value_count);
+  if (value_count == 0) throw_argument(env, "values is empty");
+  std::vector<double> sums(call.threads());
+  std::vector<AlignedBuffer> buffers(copies);
+  std::vector<StreamReadArgs> args;
+  for (AlignedBuffer& buffer : buffers) {
+    throw_unless_ok(env, buffer.allocate(lines * kLineFloats * static_cast<int64_t>(sizeof(float)), "a buffer to read"));
+    for (int64_t i = 0; i < lines * kLineFloats; i += static_cast<int64_t>(value_count)) {
+      std::memcpy(buffer.as<float>() + i, values, std::min<int64_t>(value_count, lines * kLineFloats - i) * sizeof(float));
+    }
+    args.push_back({buffer.as<float>(), lines, streams, read_integer(call.args, "prefetchLines", 0, kMaxSize), sums.data()});
+  }
+  call.run_copies(&Backend::stream_read, args.data(), args.size());
+  return write_sums(env, sums);
+}
+
+/** multiplyAdd({ steps, x }): { flops, sums: f64 [threads] }. */
+Napi::Value multiply_add(const Napi::CallbackInfo& info) {
+  Call call(info);
+  std::vector<double> sums(call.threads());
+  int64_t flops = 0;
+  call.run(&Backend::multiply_add, {read_integer(call.args, "steps", 1, int64_t{1} << 40), read_float(call.args, "x"), sums.data(), &flops});
+  auto out = Napi::Object::New(info.Env());
+  out.Set("flops", Napi::Number::New(info.Env(), static_cast<double>(flops)));
+  out.Set("sums", write_sums(info.Env(), sums));
+  return out;
+}
+
 // ---- a model ----
 
 /** Token ids of one text, checked. */
@@ -629,6 +764,7 @@ Napi::Object export_ops(Napi::Env env) {
   add("rope", rope);
   add("siluMul", silu_mul);
   add("packColumns", pack_columns_of);
+  add("packWeight", pack_weight);
   add("linear", linear);
   add("medusaHeads", medusa_heads);
   add("kvAppend", kv_append);
@@ -640,6 +776,8 @@ Napi::Object export_ops(Napi::Env env) {
   add("topK", top_k);
   add("posterior", posterior);
   add("samplingUniform", sampling_uniform_of);
+  add("streamRead", stream_read);
+  add("multiplyAdd", multiply_add);
   add("forwardLogits", forward_logits);
   add("forwardVotes", forward_votes);
   return ops;

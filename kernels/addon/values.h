@@ -86,6 +86,11 @@ struct ArrayKind<uint8_t> {
   static constexpr napi_typedarray_type kType = napi_uint8_array;
   static constexpr const char* kName = "Uint8Array";
 };
+template <>
+struct ArrayKind<double> {
+  static constexpr napi_typedarray_type kType = napi_float64_array;
+  static constexpr const char* kName = "Float64Array";
+};
 
 /** The bytes of a typed array where they are. */
 template <class T>

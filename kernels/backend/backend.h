@@ -23,7 +23,9 @@ namespace gorgon {
   operation(top_k, TopKArgs)                     \
   operation(posterior, PosteriorArgs)            \
   operation(attention_votes, AttentionVotesArgs) \
-  operation(snapkv_select, SnapkvSelectArgs)
+  operation(snapkv_select, SnapkvSelectArgs)     \
+  operation(stream_read, StreamReadArgs)         \
+  operation(multiply_add, MultiplyAddArgs)
 
 #define GORGON_DECLARE_ARGS(name, Args) struct Args;
 GORGON_OPERATIONS(GORGON_DECLARE_ARGS)

@@ -9,11 +9,13 @@
 #include "ops/kv_gather.h"
 #include "ops/linear.h"
 #include "ops/medusa_heads.h"
+#include "ops/multiply_add.h"
 #include "ops/posterior.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/silu_mul.h"
 #include "ops/snapkv_select.h"
+#include "ops/stream_read.h"
 #include "ops/top_k.h"
 #include "ops/tree_attention.h"
 

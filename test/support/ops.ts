@@ -83,6 +83,16 @@ export interface PosteriorResult {
   readonly topValues: Float32Array
 }
 
+declare const packed: unique symbol
+/** A weight in tiles, once or several times; made and read by C++ alone. */
+export type PackedCopies = { readonly [packed]: 'weight' }
+
+/** Runs an operation again and again: each element becomes the nanoseconds of one of `calls` calls in a row. */
+export interface Timing {
+  readonly calls: number
+  readonly nanoseconds: Float64Array
+}
+
 /** Fields are those of the operation's contract in kernels/ops; outputs are written in place. */
 interface OperationArgs {
   embed: {
@@ -134,8 +144,8 @@ interface OperationArgs {
     xStride: number
     rows: number
     depth: number
-    /** f32 [columns, depth], packed as `dtype`. */
-    w: Float32Array
+    /** f32 [columns, depth], packed as `dtype`; or what `packWeight` made of it. */
+    w: Float32Array | PackedCopies
     dtype: WeightDtype
     columns: number
     bias: Float32Array | null
@@ -173,8 +183,9 @@ interface OperationArgs {
     depths: Int32Array | null
   }
   kvGather: RawCacheArgs & { first: number; keep: Int32Array; rowsStride: number; count: number }
-  causalAttention: TokenAttentionArgs & { out: Float32Array; outStride: number }
-  treeAttention: AttentionArgs & { items: readonly TreeItemArgs[]; outStride: number }
+  /** `copies` of the cache, gone through in turn where it is timed. */
+  causalAttention: TokenAttentionArgs & { out: Float32Array; outStride: number; copies?: number }
+  treeAttention: AttentionArgs & { items: readonly TreeItemArgs[]; outStride: number; copies?: number }
   attentionVotes: TokenAttentionArgs & { voteRows: number; votes: Float32Array; votesStride: number }
   snapkvSelect: {
     votes: Float32Array
@@ -192,7 +203,7 @@ interface OperationArgs {
   topK: { scores: Float32Array; stride: number; rows: number; columns: number; k: number; ids: Int32Array }
 }
 
-type Operation<Args> = (isa: string, threads: number, args: Readonly<Args>) => void
+type Operation<Args> = (isa: string, threads: number, args: Readonly<Args> & { readonly timing?: Timing }) => void
 
 type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationArgs[Name]> } & {
   posterior(
@@ -211,6 +222,33 @@ type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationA
     readonly last: number
   }): void
   samplingUniform(seed: bigint, position: number): number
+  packWeight(args: {
+    readonly w: Float32Array
+    readonly dtype: WeightDtype
+    readonly columns: number
+    readonly depth: number
+    readonly copies?: number
+  }): PackedCopies
+  /** f64 [threads]: what each thread's share adds up to. */
+  streamRead(
+    isa: string,
+    threads: number,
+    args: {
+      /** f32, repeated over all lines. */
+      readonly values: Float32Array
+      /** Of 64 bytes. */
+      readonly lines: number
+      readonly copies?: number
+      readonly streams: number
+      readonly prefetchLines: number
+      readonly timing?: Timing
+    },
+  ): Float64Array
+  multiplyAdd(
+    isa: string,
+    threads: number,
+    args: { readonly steps: number; readonly x: number; readonly timing?: Timing },
+  ): { readonly flops: number; readonly sums: Float64Array }
 }
 
 export const ops = native().ops as unknown as Operations
