@@ -6,7 +6,7 @@ import { ERROR_CODES, NATIVE_ERROR_CODES } from '../src/errors.js'
 import { gorgon } from './cli/command.js'
 
 const read = (path: string) => readFileSync(path, 'utf8')
-const documents = ['.', 'kernels', 'heads'].flatMap((folder) =>
+const documents = ['.', 'kernels', 'heads', 'bench'].flatMap((folder) =>
   readdirSync(folder)
     .filter((name) => name.endsWith('.md'))
     .map((name) => join(folder, name)),

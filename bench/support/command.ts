@@ -1,0 +1,73 @@
+// What the command lines of benchmarks have in common: reading values, naming what was run, reporting failure.
+import { Command, InvalidArgumentError } from 'commander'
+import { GorgonError, isGorgonError } from '../../src/index.js'
+import { RESULTS } from './results.js'
+
+/** Variables that change what is measured: part of what was run. */
+const TELLING_VARIABLES = ['GORGON_BACKEND', 'GORGON_CPU'] as const
+
+/** A benchmark's command: `--out` says where results go, help also shows how it is run here. */
+export function benchCommand(bench: string, description: string): Command {
+  return new Command(`npm run bench -- ${bench}`)
+    .description(description)
+    .configureHelp({ helpWidth: 110 })
+    .option('--out <dir>', 'folder for the result', RESULTS)
+}
+
+/** Runs it; a failure becomes a message and an exit code: 2 for what was asked wrongly, else 1. */
+export async function runBench(command: Command, argv: readonly string[] = process.argv): Promise<void> {
+  try {
+    await command.parseAsync(argv)
+  } catch (error) {
+    if (process.stderr.isTTY) process.stderr.write('\r\u001b[K')
+    process.stderr.write(`${isGorgonError(error) ? `${error.code}: ` : ''}${(error as Error).message}\n`)
+    process.exitCode = isGorgonError(error) && error.code === 'ERR_OPTION' ? 2 : 1
+  }
+}
+
+/** The command that was run, as a user would type it; where its result went is left out. */
+export function commandLine(
+  bench: string,
+  argv: readonly string[] = process.argv.slice(2),
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): string {
+  const set = TELLING_VARIABLES.filter((name) => env[name]).map((name) => `${name}=${quoted(env[name]!)}`)
+  const kept = argv.filter((word, i) => !/^--out(=|$)/.test(word) && argv[i - 1] !== '--out')
+  return [...set, 'npm run bench --', bench, ...kept.map(quoted)].join(' ')
+}
+
+const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
+
+/** An option's value: a whole number, at least `lowest`. */
+export function wholeNumber(lowest = 1): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (/^\d+$/.test(text) && Number.isSafeInteger(value) && value >= lowest) return value
+    throw new InvalidArgumentError(`Use a whole number from ${lowest}.`)
+  }
+}
+
+/** An option's value: whole numbers between commas. */
+export function numberList(lowest = 1): (text: string) => number[] {
+  return (text) => text.split(',').map(wholeNumber(lowest))
+}
+
+/** An option's value: words between commas, of those allowed. */
+export function wordList<Word extends string>(allowed: readonly Word[]): (text: string) => Word[] {
+  return (text) => {
+    const words = text.split(',')
+    const bad = words.find((word) => !(allowed as readonly string[]).includes(word))
+    if (bad === undefined) return words as Word[]
+    throw new InvalidArgumentError(`"${bad}" is not known. Use ${allowed.join(', ')}, with commas between.`)
+  }
+}
+
+/** A line of progress on a terminal; nothing elsewhere. Call it without text at the end. */
+export function showProgress(text = ''): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${text}`)
+}
+
+/** What was measured differs from what it should equal: nothing is reported. */
+export function wrongResult(what: string): GorgonError {
+  return new GorgonError('ERR_INTERNAL', `${what}. This is a bug in gorgon: please report it.`)
+}

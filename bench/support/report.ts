@@ -1,0 +1,147 @@
+// From results to documents: which results are shown, under which command, and between which markers.
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { GorgonError } from '../../src/index.js'
+import { type BenchResult, type MachineRecord, scanResults } from './results.js'
+
+/** What a benchmark's results look like to a reader. */
+export interface Rendered {
+  /** Markdown, by the name of the marker it stands between. Links start at the package: `![…](bench/plots/NAME.svg)`. */
+  readonly tables: Readonly<Record<string, string>>
+  /** SVG, by file name without ending. */
+  readonly plots: Readonly<Record<string, string>>
+}
+
+/** What `AREA/NAME.report.ts` exports. */
+export interface ReportModule {
+  /** @param results the newest of each machine and variant; at least one, newest first. */
+  report(results: readonly BenchResult[]): Rendered
+  /** Tells apart results of one machine that do not replace each other, such as those of two models. Default: every newer one replaces. */
+  variantOf?(result: BenchResult): string
+}
+
+/** @param results newest first, as they stay. */
+export function newestOf(results: readonly BenchResult[], variantOf?: ReportModule['variantOf']): BenchResult[] {
+  const seen = new Set<string>()
+  return results.filter((result) => {
+    const { cpu, cores, threads, isa } = result.machine
+    const key = JSON.stringify([cpu, cores, threads, isa, variantOf?.(result) ?? ''])
+    return !seen.has(key) && seen.add(key)
+  })
+}
+
+/** One line on where a result comes from. */
+export function machineLine({ cpu, cores, threads, isa, commit, dirty, date }: MachineRecord): string {
+  const sources = commit === null ? 'commit unknown' : `commit ${commit.slice(0, 7)}${dirty ? ' with changes' : ''}`
+  return `${cpu}, ${threads} of ${cores} ${cores === 1 ? 'core' : 'cores'}, ${isa}; ${date.slice(0, 10)}, ${sources}`
+}
+
+/** A table under the command that made it, and the machine it ran on. */
+export function section({ command, machine }: Pick<BenchResult, 'command' | 'machine'>, markdown: string): string {
+  return `\`${command}\`\n(${machineLine(machine)})\n\n${markdown.trim()}\n`
+}
+
+/** A section per result, one after the other. */
+export function sections<Options, Measurement>(
+  results: readonly BenchResult<Options, Measurement>[],
+  markdownOf: (result: BenchResult<Options, Measurement>) => string,
+): string {
+  return results.map((result) => section(result, markdownOf(result))).join('\n')
+}
+
+const NOTHING = '*Not measured yet.*\n'
+const OPEN = /<!-- bench:([a-z0-9-]+) -->/g
+
+/**
+ * A document with what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` replaced.
+ *
+ * @param options.path the document's, from the package: links are turned to start where it lies.
+ * @returns the text, and the names no table was given for.
+ * @throws {GorgonError} ERR_FILE when a marker is not closed.
+ */
+export function renderDocument(
+  text: string,
+  tables: ReadonlyMap<string, string>,
+  { path }: { readonly path: string },
+): { readonly text: string; readonly missing: readonly string[] } {
+  const missing: string[] = []
+  let rendered = ''
+  let at = 0
+  for (const { 0: opening, 1: name = '', index } of text.matchAll(OPEN)) {
+    const closing = `<!-- /bench:${name} -->`
+    const end = text.indexOf(closing, index)
+    if (index < at || end < 0) {
+      throw new GorgonError('ERR_FILE', `${path}: ${opening} is not closed. Put ${closing} where its table ends.`, {
+        path,
+        name,
+      })
+    }
+    if (!tables.has(name)) missing.push(name)
+    const body = (tables.get(name) ?? NOTHING).replaceAll(/\]\((?=bench\/)/g, `](${upFrom(path)}`)
+    rendered += `${text.slice(at, index)}${opening}\n\n${body.trim()}\n\n${closing}`
+    at = end + closing.length
+  }
+  return { text: rendered + text.slice(at), missing }
+}
+
+/** What leads from a document's folder to the package's. */
+function upFrom(path: string): string {
+  const folder = dirname(path)
+  return folder === '.' ? '' : '../'.repeat(folder.split('/').length)
+}
+
+/** Where tables stand. */
+const DOCUMENTS = ['README.md', 'bench/README.md'] as const
+
+/**
+ * Writes every plot, and every document anew.
+ *
+ * @param root the package's folder.
+ * @param modules by benchmark.
+ * @returns what somebody should know: files that are no results, benchmarks without any, markers nothing is made for.
+ * @throws {GorgonError} ERR_FILE for a marker that is not closed, and when a benchmark's results cannot be rendered; the rest is written.
+ */
+export async function writeReports(root: string, modules: ReadonlyMap<string, ReportModule>): Promise<string[]> {
+  const { results, foreign } = await scanResults(join(root, 'bench', 'results'))
+  const remarks = foreign.map(({ file, problem }) => `bench/results/${file} ${problem}; left out`)
+  const failures: string[] = []
+  const tables = new Map<string, string>()
+  const plots = new Map<string, string>()
+  for (const [bench, { report, variantOf }] of modules) {
+    try {
+      const own = newestOf(
+        results.filter((result) => result.bench === bench),
+        variantOf,
+      )
+      if (own.length === 0) {
+        remarks.push(`${bench}: no results`)
+        continue
+      }
+      const rendered = report(own)
+      for (const [name, table] of Object.entries(rendered.tables)) tables.set(name, table)
+      for (const [name, plot] of Object.entries(rendered.plots)) plots.set(name, plot)
+    } catch (error) {
+      // Results of an older version that measured otherwise, most likely.
+      failures.push(`${bench}: ${(error as Error).message}`)
+    }
+  }
+  for (const bench of new Set(results.map((result) => result.bench))) {
+    if (!modules.has(bench)) remarks.push(`${bench}: results, but no report`)
+  }
+
+  const folder = join(root, 'bench', 'plots')
+  await mkdir(folder, { recursive: true })
+  for (const [name, plot] of plots) await writeFile(join(folder, `${name}.svg`), plot)
+  for (const path of DOCUMENTS) {
+    const file = join(root, path)
+    const { text, missing } = renderDocument(await readFile(file, 'utf8'), tables, { path })
+    for (const name of missing) remarks.push(`${path}: no result makes "${name}"`)
+    await writeFile(file, text)
+  }
+  if (failures.length === 0) return remarks
+  throw new GorgonError(
+    'ERR_FILE',
+    `Some results cannot be rendered:\n${failures.join('\n')}\nRun these benchmarks again, or remove their files.`,
+    { failures, remarks },
+  )
+}
