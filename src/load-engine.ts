@@ -148,7 +148,9 @@ function partsOf(
   { speculation, kv, limits }: LoadOptions,
 ): EngineParts {
   const { vocab, layers } = folder.config.shape
-  const { backend, isa, threads, dtype, weightBytes, headsBytes, kvBytesPerToken } = found.native.modelInfo(found.model)
+  const { backend, isa, threads, dtype, weights, weightBytes, headsBytes, kvBytesPerToken } = found.native.modelInfo(
+    found.model,
+  )
   return {
     ...found,
     vocab,
@@ -166,6 +168,7 @@ function partsOf(
       isa,
       threads,
       dtype,
+      weights,
       weightBytes,
       vocab,
       context: found.context,

@@ -11,6 +11,8 @@ export type ModelHandle = { readonly [kind]: 'model' }
 export type SessionHandle = { readonly [kind]: 'session' }
 
 export type WeightDtype = 'f32' | 'f16' | 'bf16'
+/** How weights that are multiplied are held: in the dtype, or as int8 with a scale for each column. */
+export type WeightForm = 'full' | 'int8'
 
 /** Where a tensor's bytes are: a byte range of one of the files of the spec. */
 export interface TensorSlice {
@@ -71,6 +73,8 @@ export interface ModelSpec {
   readonly threads: number
   /** `auto` keeps the checkpoint's dtype; otherwise weights are converted to this. */
   readonly dtype: WeightDtype | 'auto'
+  /** `int8` takes the dtype bf16; `auto` is bf16 with it. */
+  readonly weights: WeightForm
   readonly files: readonly string[]
   readonly shape: ModelShape
   readonly tensors: ModelTensors
@@ -83,7 +87,9 @@ export interface ModelInfo {
   readonly backend: string
   readonly isa: string
   readonly threads: number
+  /** Of activations and caches. */
   readonly dtype: WeightDtype
+  readonly weights: WeightForm
   readonly weightBytes: number
   readonly headsBytes: number
   /** Of K and V together, over all layers, for one token. */

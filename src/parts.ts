@@ -33,8 +33,10 @@ export interface EngineInfo {
   readonly backendReason: string
   readonly isa: string
   readonly threads: number
-  /** Of the weights in memory. */
+  /** Of the weights in memory, unless they are int8; of activations and of the KV cache. */
   readonly dtype: string
+  /** `full`: in `dtype`; `int8`: one byte each, with a scale for each column. */
+  readonly weights: 'full' | 'int8'
   readonly weightBytes: number
   readonly vocab: number
   /** Tokens of prompt and output together. */

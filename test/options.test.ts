@@ -36,6 +36,7 @@ describe('defaults', () => {
       model: 'some/folder',
       backend: 'auto',
       dtype: 'auto',
+      weights: 'full',
       threads: 0,
       isa: 'auto',
       limits: { maxSequences: 16, maxQueue: 1024 },
@@ -95,6 +96,8 @@ describe('every value of every choice is taken', () => {
   test.each<LoadOptionsInput>([
     ...(['auto', 'cpu', 'cuda'] as const).map((backend) => ({ model: 'm', backend })),
     ...(['auto', 'f32', 'bf16', 'f16'] as const).map((dtype) => ({ model: 'm', dtype })),
+    ...(['full', 'int8'] as const).map((weights) => ({ model: 'm', weights })),
+    { model: 'm', weights: 'int8', dtype: 'bf16' },
     ...(['auto', 'medusa', 'off'] as const).map((mode) => ({ model: 'm', speculation: { mode } })),
     ...(['full', 'snapkv', 'h2o', 'streaming'] as const).map((policy) => ({ model: 'm', kv: { policy } })),
     ...(['max', 'avg'] as const).map((pool) => ({ model: 'm', kv: { pool } })),

@@ -60,6 +60,10 @@ T* read_optional_span(const Napi::Object& object, const char* name, int64_t coun
 
 DType read_dtype_of(const Napi::Object& object, const char* name = "dtype") { return read_dtype(object.Env(), read_string(object, name)); }
 
+DType read_packed_dtype_of(const Napi::Object& object, const char* name = "dtype") {
+  return read_packed_dtype(object.Env(), read_string(object, name));
+}
+
 /** Elements from the first of `rows` rows to the last one's `width`-th. */
 int64_t span(int64_t rows, int64_t stride, int64_t width) { return (rows - 1) * stride + width; }
 
@@ -201,7 +205,7 @@ Packed pack(Napi::Env env, const float* values, DType dtype, int64_t columns, in
 /** packColumns({ source bytes, from, tiles bytes, to, depth, offset, first, last }), for all instruction sets. */
 Napi::Value pack_columns_of(const Napi::CallbackInfo& info) {
   const Napi::Object args = read_object(info[0], "the arguments of packColumns");
-  const DType from = read_dtype_of(args, "from"), to = read_dtype_of(args, "to");
+  const DType from = read_dtype_of(args, "from"), to = read_packed_dtype_of(args, "to");
   const int64_t depth = read_size(args, "depth"), offset = read_size(args, "offset", 0), first = read_size(args, "first", 0);
   const int64_t last = read_size(args, "last", first);
   const uint8_t* source = read_span<uint8_t>(args, "source", last * depth * dtype_size(from));
@@ -219,7 +223,7 @@ Napi::Value pack_weight(const Napi::CallbackInfo& info) {
   const Napi::Object args = read_object(info[0], "the arguments of packWeight");
   const int64_t depth = read_size(args, "depth"), columns = read_size(args, "columns"), count = read_copies(args);
   auto copies = std::make_unique<PackedCopies>();
-  copies->push_back(pack(env, read_span<float>(args, "w", columns * depth), read_dtype_of(args), columns, depth));
+  copies->push_back(pack(env, read_span<float>(args, "w", columns * depth), read_packed_dtype_of(args), columns, depth));
   while (static_cast<int64_t>(copies->size()) < count) {
     const Packed& first = copies->front();
     Packed copy;
@@ -251,7 +255,7 @@ Napi::Value linear(const Napi::CallbackInfo& info) {
     const PackedMatrix& matrix = copies->front().matrix;
     if (matrix.columns != columns || matrix.depth != depth) throw_argument(info.Env(), "w has another shape");
   } else {
-    own.push_back(pack(info.Env(), read_span<float>(call.args, "w", columns * depth), read_dtype_of(call.args), columns, depth));
+    own.push_back(pack(info.Env(), read_span<float>(call.args, "w", columns * depth), read_packed_dtype_of(call.args), columns, depth));
   }
   std::vector<LinearArgs> args;
   for (const Packed& copy : *copies) {
@@ -272,7 +276,7 @@ Napi::Value medusa_heads(const Napi::CallbackInfo& info) {
   const int64_t padded = round_up(width, kTileDepth);
   const int64_t x_stride = read_stride(call.args, "xStride", padded), logits_stride = read_stride(call.args, "logitsStride", columns);
   const bool shared = read_bool(call.args, "sharedProjection");
-  const DType dtype = read_dtype_of(call.args);
+  const DType dtype = read_packed_dtype_of(call.args);
   const float* block_values = read_span<float>(call.args, "blocks", head_count * block_count * width * width);
   const float* bias_values = read_optional_span<float>(call.args, "biases", head_count * block_count * width);
   const float* projection_values = read_span<float>(call.args, "projection", (shared ? 1 : head_count) * columns * width);

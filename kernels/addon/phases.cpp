@@ -328,6 +328,9 @@ Napi::Value open_model_async(const Napi::CallbackInfo& info) {
   const std::string dtype = read_string(object, "dtype");
   spec->keep_dtype = dtype == "auto";
   if (!spec->keep_dtype) spec->dtype = read_dtype(env, dtype);
+  const std::string weights = read_string(object, "weights");
+  spec->int8_weights = weights == dtype_name(DType::kInt8);
+  if (!spec->int8_weights && weights != "full") throw to_error(env, {StatusCode::kDtype, "weights \"" + weights + "\" is not one of full, int8"});
   spec->files = read_strings(object, "files");
   spec->shape = read_shape(object);
   spec->tensors = read_tensors(object, "tensors");
@@ -361,6 +364,7 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
   object.Set("isa", Napi::String::New(env, model.backend().isa));
   object.Set("threads", Napi::Number::New(env, model.threads()));
   object.Set("dtype", Napi::String::New(env, dtype_name(model.weights().dtype)));
+  object.Set("weights", Napi::String::New(env, model.weights().packed_dtype == DType::kInt8 ? dtype_name(DType::kInt8) : "full"));
   object.Set("weightBytes", Napi::Number::New(env, static_cast<double>(model.weights().bytes)));
   object.Set("headsBytes", Napi::Number::New(env, static_cast<double>(model.weights().heads_bytes)));
   const KvCache empty(model.kv_shape());

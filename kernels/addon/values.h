@@ -129,4 +129,9 @@ inline DType read_dtype(Napi::Env env, const std::string& name) {
   throw to_error(env, {StatusCode::kDtype, "dtype \"" + name + "\" is not one of f32, f16, bf16"});
 }
 
+/** Of a packed weight. */
+inline DType read_packed_dtype(Napi::Env env, const std::string& name) {
+  return name == dtype_name(DType::kInt8) ? DType::kInt8 : read_dtype(env, name);
+}
+
 }  // namespace gorgon

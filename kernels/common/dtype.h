@@ -6,14 +6,15 @@
 
 namespace gorgon {
 
-enum class DType : int32_t { kF32, kF16, kBf16 };
+/** int8 is of packed weights alone, whose columns have a scale each (packed.h): files, caches and activations never have it. */
+enum class DType : int32_t { kF32, kF16, kBf16, kInt8 };
 
 // Helpers here have internal linkage: files compiled for different instruction sets must not share one copy.
 
-static inline int64_t dtype_size(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+static inline int64_t dtype_size(DType dtype) { return dtype == DType::kF32 ? 4 : dtype == DType::kInt8 ? 1 : 2; }
 
 static inline const char* dtype_name(DType dtype) {
-  return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
+  return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : dtype == DType::kBf16 ? "bf16" : "int8";
 }
 
 static inline uint32_t float_bits(float value) {
@@ -72,7 +73,7 @@ static inline uint16_t f32_to_f16(float value) {
   return static_cast<uint16_t>(sign | ((rebased + 0xfffu + ((rebased >> 13) & 1u)) >> 13));
 }
 
-/** Value of element `index` of an array of `dtype`. */
+/** Value of element `index` of an array of `dtype`, which is not int8. */
 static inline float load_element(DType dtype, const void* data, int64_t index) {
   if (dtype == DType::kF32) {
     float value;
@@ -84,7 +85,7 @@ static inline float load_element(DType dtype, const void* data, int64_t index) {
   return dtype == DType::kBf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
 }
 
-/** Rounds `value` to `dtype` and stores it as element `index`. */
+/** Rounds `value` to `dtype`, which is not int8, and stores it as element `index`. */
 static inline void store_element(DType dtype, void* data, int64_t index, float value) {
   if (dtype == DType::kF32) {
     std::memcpy(static_cast<char*>(data) + index * 4, &value, 4);

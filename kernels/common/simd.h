@@ -78,6 +78,10 @@ GORGON_INLINE void load_f16_pairs(const void* p, F32x16& even, F32x16& odd) {
   even.v = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits));
   odd.v = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
 }
+/** 16 whole numbers of 8 bits. */
+GORGON_INLINE F32x16 load_int8(const void* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
+}
 
 #elif GORGON_SIMD_AVX2
 
@@ -139,6 +143,10 @@ GORGON_INLINE void load_f16_pairs(const void* p, F32x16& even, F32x16& odd) {
   even = {f16_low_halves(lo), f16_low_halves(hi)};
   odd = {f16_low_halves(_mm256_srli_epi32(lo, 16)), f16_low_halves(_mm256_srli_epi32(hi, 16))};
 }
+GORGON_INLINE F32x16 load_int8(const void* p) {
+  const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
 
 #else
 
@@ -184,6 +192,7 @@ GORGON_INLINE void load_f16_pairs(const void* p, F32x16& even, F32x16& odd) {
     odd.v[i] = load_element(DType::kF16, p, 2 * i + 1);
   }
 }
+GORGON_INLINE F32x16 load_int8(const void* p) { GORGON_LANEWISE(static_cast<float>(static_cast<const int8_t*>(p)[i])); }
 #undef GORGON_LANEWISE
 
 #endif

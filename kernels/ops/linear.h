@@ -1,15 +1,16 @@
 // linear: rows times the transpose of a packed weight.
 //
-//   out[m, n] = (add ? out[m, n] : 0) + bias[n] + sum over k of x[m, k] * w[n, k]
+//   out[m, n] = (add ? out[m, n] : 0) + bias[n] + scale[n] * sum over k of x[m, k] * w[n, k]          scale: of int8, else 1
 //
 //   x     f32            [M, K]  x_stride floats from row to row, at least K rounded up to 32, zeros past K;
-//                                holds bf16 values when w is bf16 (the producer rounds)
-//   w     f32|f16|bf16   [N, K]  packed (common/packed.h)
+//                                holds bf16 values when w is bf16 or int8 (the producer rounds)
+//   w     f32|f16|bf16|int8 [N, K]  packed (common/packed.h)
 //   bias  f32            [N]     or null
 //   out   f32            [M, N]  out_stride floats from row to row; does not alias x
 //
 // Limits      M >= 1.
-// Numerics    f32 accumulation in the order of common/packed.h; then bias; then out (the residual) is added last.
+// Numerics    f32 accumulation in the order of common/packed.h; then times the scale of an
+//             int8 column; then bias; then out (the residual) is added last.
 // Row result  independent of M, of the threads and of the instruction set, bit for bit.
 // Cost        reads N*K weights once per call; 2*M*N*K flops.
 // Errors      ERR_OUT_OF_MEMORY.
@@ -41,7 +42,7 @@ Status linear_cpu(const LinearArgs& args, CpuContext& context);
 
 /**
  * Packs rows [first, last) of a row-major [columns, depth] weight into the tiles of a packed one, row n as column `offset` + n: several
- * weights of one input become one product. `source` may be unaligned.
+ * weights of one input become one product. `source` may be unaligned, and is not int8; to int8 it is rounded as common/packed.h says.
  */
 void pack_columns(const void* source, DType from, std::byte* tiles, DType to, int64_t depth, int64_t offset, int64_t first, int64_t last);
 

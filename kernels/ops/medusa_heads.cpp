@@ -8,7 +8,7 @@ namespace gorgon::GORGON_ISA {
 
 Status medusa_heads_cpu(const MedusaHeadsArgs& args, CpuContext& context) {
   const int64_t stride = args.x_stride, rows = args.rows;
-  const bool as_bf16 = args.heads[0].projection.dtype == DType::kBf16;
+  const bool as_bf16 = takes_bf16(args.heads[0].projection.dtype);
   float* product = args.workspace;                              // [S]
   float* residual = product + rows * stride;                    // [M * S]: z in f32
   float* input = residual + args.head_count * rows * stride;    // [M * S]: z as the next product takes it

@@ -2,13 +2,13 @@
 //
 //   z_0 = x;   z_{r+1} = z_r + silu(W_r z_r + b_r);   logits = P z_R
 //
-//   x       f32           [S, x_stride]   after the final norm; x_stride as linear's; bf16 values when weights are bf16
-//   W, P    f32|f16|bf16  [C, C], [V', C] packed; every head may project through one shared P: then it is read once for all heads
+//   x       f32           [S, x_stride]   after the final norm; x_stride as linear's; bf16 values when weights are bf16 or int8
+//   W, P    f32|f16|bf16|int8  [C, C], [V', C] packed; every head may project through one shared P: then it is read once for all heads
 //   b       f32           [C] or null
 //   logits  f32           [M * S, logits_stride]  head-major: row m * S + s
 //
 // Limits      S >= 1; M >= 1; R >= 0.
-// Numerics    f32 residual; inputs of bf16 products rounded to bf16.
+// Numerics    f32 residual; inputs of bf16 and int8 products rounded to bf16.
 // Row result  independent of S, of the threads and of the instruction set, bit for bit.
 // Cost        reads M*R*C*C + V'*C weights (shared) or M*(R*C*C + V'*C) (private).
 // Errors      ERR_OUT_OF_MEMORY.

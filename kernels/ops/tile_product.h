@@ -2,8 +2,9 @@
 //
 //   c[m, n] = (c[m, n] or 0) + sum over tiles, in rising depth, of (even chain + odd chain)        see common/packed.h
 //
-// `a` holds M rows, `lda` floats apart, each readable up to the last tile's depth (zeros past the matrix's own depth). For bf16 tiles
-// the values of `a` must be bf16 values: then AMX, which rounds its input, gives the same bits.
+// `a` holds M rows, `lda` floats apart, each readable up to the last tile's depth (zeros past the matrix's own depth). For bf16 and int8
+// tiles the values of `a` must be bf16 values: then AMX, which rounds its input, gives the same bits. int8 tiles are multiplied as the
+// whole numbers they hold: their scales are the caller's.
 // A row's result depends on that row and the tiles alone, never on M.
 #pragma once
 
@@ -20,6 +21,9 @@ GORGON_INLINE void load_pair(const std::byte* tile, int pair, F32x16& even, F32x
     load_bf16_pairs(tile + pair * 64, even, odd);
   } else if constexpr (dtype == DType::kF16) {
     load_f16_pairs(tile + pair * 64, even, odd);
+  } else if constexpr (dtype == DType::kInt8) {
+    even = load_int8(tile + pair * 2 * kTileColumns);
+    odd = load_int8(tile + pair * 2 * kTileColumns + kTileColumns);
   } else {
     const float* values = reinterpret_cast<const float*>(tile) + pair * 2 * kTileColumns;
     even = load(values);
@@ -116,6 +120,8 @@ static inline void tile_product(const float* a, int64_t lda, int64_t m, const Pa
       return tile::blocks_of<DType::kF16>(a, lda, m, w, first_block, last_block, c, ldc, keep);
     case DType::kF32:
       return tile::blocks_of<DType::kF32>(a, lda, m, w, first_block, last_block, c, ldc, keep);
+    case DType::kInt8:
+      return tile::blocks_of<DType::kInt8>(a, lda, m, w, first_block, last_block, c, ldc, keep);
   }
 }
 

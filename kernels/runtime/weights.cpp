@@ -1,6 +1,7 @@
 // Loading: every byte range is checked against its file and every shape against the model before anything is read.
 #include "runtime/weights.h"
 
+#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -113,6 +114,7 @@ class Loader {
         const int64_t last = end * kTileColumns < part.columns ? end * kTileColumns : part.columns;
         pack_columns(data, slice->dtype, out->tiles.data(), dtype_, depth, offset, begin * kTileColumns, last);
       });
+      GORGON_TRY(check_scales(part, out->matrix, offset));
       std::vector<float> bias;
       GORGON_TRY(optional_vector(bias_name.empty() ? part.name + "_bias" : bias_name, part.columns, &bias));
       if (!bias.empty()) {
@@ -135,6 +137,18 @@ class Loader {
   int64_t bytes() const { return bytes_; }
 
  private:
+  /** int8 has no place for NaN and infinity, and one of them would spoil its whole column. */
+  static Status check_scales(const Part& part, const PackedMatrix& matrix, int64_t offset) {
+    if (matrix.dtype != DType::kInt8) return {};
+    for (int64_t n = 0; n < part.columns; ++n) {
+      const int64_t column = offset + n;
+      if (std::isfinite(matrix.scales(column / kTileColumns)[column % kTileColumns])) continue;
+      return {StatusCode::kDtype, "row " + std::to_string(n) + " of tensor \"" + part.name +
+                                      "\" holds a value that is NaN or infinite, which int8 has not: load it with weights \"full\""};
+    }
+    return {};
+  }
+
   const ModelSpec& spec_;
   const TensorSource& source_;
   DType dtype_;
@@ -142,11 +156,11 @@ class Loader {
   int64_t bytes_ = 0;
 };
 
-Status load_heads(const ModelSpec& spec, DType dtype, ThreadPool& pool, Weights* out) {
+Status load_heads(const ModelSpec& spec, ThreadPool& pool, Weights* out) {
   const ModelShape& shape = spec.shape;
   TensorSource source(spec.heads.files, spec.heads.tensors);
   GORGON_TRY(source.open());
-  Loader loader(spec, source, dtype, pool);
+  Loader loader(spec, source, out->packed_dtype, pool);
   const int64_t vocab = spec.heads.token_map.empty() ? shape.vocab : static_cast<int64_t>(spec.heads.token_map.size());
   for (const int32_t id : spec.heads.token_map) {
     if (id < 0 || id >= shape.vocab) return {StatusCode::kShape, "the heads' token map names id " + std::to_string(id)};
@@ -184,9 +198,13 @@ Status load_weights(const ModelSpec& spec, ThreadPool& pool, Weights* out) {
   const TensorSlice* embed;
   GORGON_TRY(source.find("embed", {shape.vocab, shape.hidden}, &embed, &out->embed));
   out->embed_dtype = embed->dtype;
-  out->dtype = spec.keep_dtype ? embed->dtype : spec.dtype;
+  out->dtype = !spec.keep_dtype ? spec.dtype : spec.int8_weights ? DType::kBf16 : embed->dtype;
+  if (spec.int8_weights && out->dtype != DType::kBf16) {
+    return {StatusCode::kDtype, std::string("int8 weights are multiplied with bf16, and the dtype asked for is ") + dtype_name(out->dtype)};
+  }
+  out->packed_dtype = spec.int8_weights ? DType::kInt8 : out->dtype;
 
-  Loader loader(spec, source, out->dtype, pool);
+  Loader loader(spec, source, out->packed_dtype, pool);
   const int64_t q_width = shape.query_heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
   for (int64_t i = 0; i < shape.layers; ++i) {
     LayerWeights& layer = out->layers.emplace_back();
@@ -205,7 +223,7 @@ Status load_weights(const ModelSpec& spec, ThreadPool& pool, Weights* out) {
   GORGON_TRY(loader.packed({{tied ? "embed" : "lm_head", shape.vocab}}, shape.hidden, &out->lm_head));
   if (!tied) GORGON_TRY(loader.count());  // the embedding table, which is only mapped
   out->bytes = loader.bytes();
-  if (spec.heads.medusa_heads > 0) GORGON_TRY(load_heads(spec, out->dtype, pool, out));
+  if (spec.heads.medusa_heads > 0) GORGON_TRY(load_heads(spec, pool, out));
   // The embedding table stays mapped; the other files are done with.
   out->embed_file = source.take_file(embed->file);
   return {};

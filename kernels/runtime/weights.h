@@ -52,6 +52,8 @@ struct ModelSpec {
   int threads = 0;
   bool keep_dtype = true;
   DType dtype = DType::kF32;
+  /** Weights that are multiplied are packed as int8; rows of activations and caches stay in `dtype`, which is then bf16. */
+  bool int8_weights = false;
   std::vector<std::string> files;
   ModelShape shape;
   std::map<std::string, TensorSlice> tensors;
@@ -84,7 +86,10 @@ struct MedusaHead {
 };
 
 struct Weights {
+  /** Of activations and caches. */
   DType dtype = DType::kF32;
+  /** Of packed weights: the same, or int8. */
+  DType packed_dtype = DType::kF32;
   /** Row-major [V, C] in the file's own dtype: rows are gathered, never multiplied. */
   MappedFile embed_file;
   const void* embed = nullptr;

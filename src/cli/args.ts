@@ -66,6 +66,12 @@ const FLAGS: readonly Flag[] = [
     ['--heads <DIR|none>', 'heads', asHeads, "Medusa heads; the model's own when left out"],
     ['--backend <auto|cpu|cuda>', 'backend', asText, 'what computes'],
     ['--dtype <auto|f32|bf16|f16>', 'dtype', asText, 'of weights; auto is as in the checkpoint'],
+    [
+      '--weights <full|int8>',
+      'weights',
+      asText,
+      'full is in that dtype; int8 has half the bytes of bf16, and less precision',
+    ],
     ['--threads <N>', 'threads', asNumber, 'compute threads; 0 is one per physical core'],
   ]),
   ...group('generate', 'Decoding:', [

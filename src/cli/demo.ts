@@ -52,8 +52,11 @@ const SHOWN = VARIANTS.length - 1
 export async function demo(given: Given, io: Io): Promise<boolean> {
   const options = { ...readGenerateOptions(given, { maxTokens: TOKENS, seed: 1 }), signal: io.signal }
   await using engine = await loadEngine({ ...readLoadOptions(given, { model: 'demo' }), signal: io.signal })
-  const { backend, isa, dtype, threads } = engine.info
-  await write(io.stdout, `demo model on ${backend} (${isa}, ${dtype}), ${threads} threads\n\n`)
+  const { backend, isa, dtype, weights, threads } = engine.info
+  await write(
+    io.stdout,
+    `demo model on ${backend} (${isa}, ${weights === 'int8' ? 'int8 weights' : dtype}), ${threads} threads\n\n`,
+  )
   // Page faults and first calls would count against whatever runs first.
   await engine.generate(SHORT_PROMPT, { ...options, maxTokens: 16 })
 

@@ -95,7 +95,7 @@ function asJson(result: Result, { info }: Engine): object {
       bytes: kv.bytes,
       fullBytes: kv.fullBytes,
     },
-    engine: { backend: info.backend, isa: info.isa, dtype: info.dtype, threads: info.threads },
+    engine: { backend: info.backend, isa: info.isa, dtype: info.dtype, weights: info.weights, threads: info.threads },
   }
 }
 

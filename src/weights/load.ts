@@ -1,5 +1,5 @@
 // What openModel takes, from a model's folder and its heads; the place to import loading from.
-import type { ModelSpec, WeightDtype } from '../native.js'
+import type { ModelSpec, WeightDtype, WeightForm } from '../native.js'
 import type { HeadsFolder } from './medusa-heads.js'
 import type { ModelFolder } from './model-folder.js'
 
@@ -12,17 +12,20 @@ export interface ModelSpecOptions {
   readonly isa: string
   readonly threads: number
   readonly dtype: WeightDtype | 'auto'
+  /** Default `full`. */
+  readonly weights?: WeightForm
   readonly progress: Int32Array
 }
 
 /** What `openModel` takes. */
 export function modelSpecOf(folder: ModelFolder, heads: HeadsFolder | null, options: ModelSpecOptions): ModelSpec {
-  const { backend, isa, threads, dtype, progress } = options
+  const { backend, isa, threads, dtype, weights = 'full', progress } = options
   return {
     backend,
     isa,
     threads,
-    dtype: dtype === 'auto' ? folder.dtype : dtype,
+    dtype: dtype !== 'auto' ? dtype : weights === 'int8' ? 'bf16' : folder.dtype,
+    weights,
     files: folder.table.files,
     shape: folder.config.shape,
     tensors: folder.tensors,

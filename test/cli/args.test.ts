@@ -24,7 +24,8 @@ describe('reading', () => {
         model: './m',
         heads: './h',
         backend: 'cpu',
-        dtype: 'f32',
+        dtype: 'bf16',
+        weights: 'int8',
         threads: '3',
         accept: 'typical',
         tree: 'mc_sim_7b_63',
@@ -38,7 +39,8 @@ describe('reading', () => {
       model: './m',
       heads: './h',
       backend: 'cpu',
-      dtype: 'f32',
+      dtype: 'bf16',
+      weights: 'int8',
       threads: 3,
       speculation: { tree: 'mc_sim_7b_63', accept: { rule: 'typical' } },
       kv: { policy: 'h2o', budget: 100, window: 8, pool: 'avg', poolSize: 5 },
@@ -88,6 +90,7 @@ describe('refusing', () => {
     ['kv', 'snapkw', /^--kv is "snapkw": use one of "full", .* Did you mean "snapkv"\?$/],
     ['backend', 'cdua', /^--backend is "cdua": .*Did you mean "cuda"\?$/],
     ['dtype', 'int4', /^--dtype is "int4": use one of "auto", "f32", "bf16", "f16"\.$/],
+    ['weights', 'int4', /^--weights is "int4": use one of "full", "int8"\. Did you mean "int8"\?$/],
     ['accept', 'greedy', /^--accept is "greedy": use exact or typical\.$/],
     ['model', '', /^--model is "": use/],
     ['tree', '', /^--tree is "": use auto, the name of a tree, a number of nodes, or chain:N\.$/],
@@ -138,7 +141,7 @@ describe('help', () => {
     })
     expect(listed.length).toBeGreaterThan(10)
     for (const [key, name] of listed) expect(() => load({ [key]: name })).not.toThrow()
-    for (const key of ['backend', 'dtype', 'kv', 'pool']) {
+    for (const key of ['backend', 'dtype', 'weights', 'kv', 'pool']) {
       const message = (() => {
         try {
           load({ [key]: '?' })

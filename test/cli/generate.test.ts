@@ -77,7 +77,7 @@ describe('--json', () => {
         bytes: expect.any(Number),
         fullBytes: result.kv.bytes,
       },
-      engine: { backend: 'cpu', isa: expect.any(String), dtype: 'bf16', threads: expect.any(Number) },
+      engine: { backend: 'cpu', isa: expect.any(String), dtype: 'bf16', weights: 'full', threads: expect.any(Number) },
     })
     expect(result.tokens).toHaveLength(32)
     expect(result.speculation.tokensPerStep).toBeGreaterThan(1)

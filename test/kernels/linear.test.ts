@@ -1,20 +1,21 @@
 // linear: against its oracle, against the bit-level specification of its sums, on every instruction set.
 import { describe, expect, it } from 'vitest'
 import { type Dtype, round } from '../oracle/dtype.js'
+import { fromInt8, toInt8 } from '../oracle/int8.js'
 import { linear } from '../oracle/linear.js'
-import { product } from '../oracle/reduction-order.js'
+import { flush, product } from '../oracle/reduction-order.js'
 import { EPSILON, expectClose, expectSameBits, tolerance } from '../support/compare.js'
-import { fastestIsa, isas, onEveryIsa, ops, roundUp, rowOf, strided } from '../support/ops.js'
+import { fastestIsa, isas, onEveryIsa, ops, type PackedDtype, roundUp, rowOf, strided } from '../support/ops.js'
 import { Output } from '../support/output.js'
 import { Random } from '../support/random.js'
 
-const DTYPES: Dtype[] = ['f32', 'f16', 'bf16']
+const DTYPES: PackedDtype[] = ['f32', 'f16', 'bf16', 'int8']
 
 interface LinearCase {
   rows: number
   depth: number
   columns: number
-  dtype: Dtype
+  dtype: PackedDtype
   bias?: boolean
   add?: boolean
 }
@@ -29,12 +30,18 @@ interface Inputs {
   residual: Float32Array
 }
 
+/** bf16 and int8 products take bf16 values; others any f32. */
+const inputDtype = (dtype: PackedDtype): Dtype => (dtype === 'bf16' || dtype === 'int8' ? 'bf16' : 'f32')
+
+/** The weights that are multiplied: int8 holds others than it was given. */
+const heldOf = (w: Float32Array, { dtype, columns, depth }: LinearCase): ArrayLike<number> =>
+  dtype === 'int8' ? fromInt8(toInt8(w, columns, depth)) : w
+
 function inputsOf(c: LinearCase, random: Random): Inputs {
   const values = (count: number, dtype: Dtype) => random.normals(count).map((value) => round(dtype, value))
   return {
-    // bf16 products take bf16 values; other dtypes any f32.
-    x: values(c.rows * c.depth, c.dtype === 'bf16' ? 'bf16' : 'f32'),
-    w: values(c.columns * c.depth, c.dtype),
+    x: values(c.rows * c.depth, inputDtype(c.dtype)),
+    w: values(c.columns * c.depth, c.dtype === 'int8' ? 'f32' : c.dtype),
     bias: c.bias ? values(c.columns, 'f32') : null,
     residual: values(c.rows * c.columns, 'f32'),
   }
@@ -71,9 +78,10 @@ function check(c: LinearCase): void {
   const place = { random, axes: { m: c.rows, n: c.columns } }
   const got = onEveryIsa(place, (isa, threads) => run(isa, threads, c, inputs))
   const extra = c.add ? inputs.residual : new Float32Array(c.rows * c.columns)
-  const expected = linear(inputs.x, inputs.w, c, inputs.bias).map((value, i) => value + extra[i]!)
-  const squared = (values: Float32Array) => values.map((value) => value * value)
-  const squares = linear(squared(inputs.x), squared(inputs.w), c, inputs.bias && squared(inputs.bias))
+  const held = heldOf(inputs.w, c)
+  const expected = linear(inputs.x, held, c, inputs.bias).map((value, i) => value + extra[i]!)
+  const squared = (values: ArrayLike<number>) => Array.from(values, (value) => value * value)
+  const squares = linear(squared(inputs.x), squared(held), c, inputs.bias && squared(inputs.bias))
   expectClose(
     got,
     expected,
@@ -149,7 +157,7 @@ describe('linear, bit for bit as specified', () => {
     )
   }
 
-  const CASES: { dtype: Dtype; depth: number; range: number }[] = [
+  const CASES: { dtype: PackedDtype; depth: number; range: number }[] = [
     { dtype: 'bf16', depth: 32, range: 2 },
     { dtype: 'bf16', depth: 200, range: 0 },
     { dtype: 'bf16', depth: 200, range: 20 },
@@ -158,17 +166,23 @@ describe('linear, bit for bit as specified', () => {
     { dtype: 'f32', depth: 100, range: 0 },
     { dtype: 'f32', depth: 100, range: 12 },
     { dtype: 'f32', depth: 64, range: 62 },
+    { dtype: 'int8', depth: 200, range: 0 },
+    { dtype: 'int8', depth: 100, range: 6 },
+    { dtype: 'int8', depth: 64, range: 40 },
   ]
   for (const { dtype, depth, range } of CASES) {
     it(`${dtype} K=${depth}, exponents within ${range}: two chains per 32 of depth, then c + (even + odd)`, () => {
       const c: LinearCase = { rows: 9, depth, columns: 40, dtype }
       const random = new Random(`linear order ${nameOf(c)} range ${range}`)
-      const x = spread(c.rows * depth, range, random, dtype === 'bf16' ? 'bf16' : 'f32')
-      const w = spread(c.columns * depth, range, random, dtype)
+      const x = spread(c.rows * depth, range, random, inputDtype(dtype))
+      const w = spread(c.columns * depth, range, random, dtype === 'int8' ? 'f32' : dtype)
+      // int8: the same sums of the whole numbers, times the scale.
+      const { q, scale } = dtype === 'int8' ? toInt8(w, c.columns, depth) : { q: w, scale: null }
       const expected = new Float32Array(c.rows * c.columns)
       for (let m = 0; m < c.rows; m++) {
         for (let n = 0; n < c.columns; n++) {
-          expected[m * c.columns + n] = product(rowOf(x, m, depth), rowOf(w, n, depth))
+          const sum = product(rowOf(x, m, depth), rowOf(q, n, depth))
+          expected[m * c.columns + n] = scale === null ? sum : flush(Math.fround(sum * scale[n]!))
         }
       }
       const place = { random, axes: { m: c.rows, n: c.columns } }
@@ -226,12 +240,13 @@ describe('linear with values that are not numbers', () => {
       inputs.x[2 * c.depth + 7] = Number.NaN
       inputs.x[5 * c.depth + 39] = Number.POSITIVE_INFINITY
       inputs.w[3 * c.depth + 11] = Number.NaN
+      const held = heldOf(inputs.w, c)
       const place = { random, axes: { m: c.rows, n: c.columns } }
       const got = onEveryIsa(place, (isa, threads) => run(isa, threads, c, inputs))
       const expected = clean.map((value, i) => {
         const [m, n] = [Math.floor(i / c.columns), i % c.columns]
         if (m === 2 || n === 3) return Number.NaN
-        if (m === 5) return Number.POSITIVE_INFINITY * inputs.w[n * c.depth + 39]!
+        if (m === 5) return Number.POSITIVE_INFINITY * held[n * c.depth + 39]!
         return value
       })
       expectSameBits(got, expected, place)
@@ -244,6 +259,41 @@ describe('linear with values that are not numbers', () => {
       const huge = Float32Array.from([3e38, 0, 3e38, 0])
       const got = run(isa, 1, c, { x: huge, w: new Float32Array(4).fill(1), bias: null, residual: huge })
       expect(got[0], isa).toBe(Number.POSITIVE_INFINITY)
+    }
+  })
+})
+
+describe('linear with int8 weights', () => {
+  it('a column of zeros, or of next to nothing, gives its bias', () => {
+    for (const value of [0, -0, 2 ** -126, 2 ** -140, 0.99 * 2 ** -110]) {
+      const c: LinearCase = { rows: 3, depth: 40, columns: 20, dtype: 'int8', bias: true }
+      const random = new Random(`linear int8 column of ${value}`)
+      const inputs = inputsOf(c, random)
+      inputs.w.fill(value, 5 * c.depth, 6 * c.depth)
+      const place = { random, axes: { m: c.rows, n: c.columns } }
+      const got = onEveryIsa(place, (isa, threads) => run(isa, threads, c, inputs))
+      for (let m = 0; m < c.rows; m++) expect(got[m * c.columns + 5], `${value}, row ${m}`).toBe(inputs.bias![5])
+    }
+  })
+
+  it('weights of any size have the error of their largest one', () => {
+    for (const exponent of [-100, -30, 30, 100]) {
+      const c: LinearCase = { rows: 1, depth: 96, columns: 33, dtype: 'int8' }
+      const random = new Random(`linear int8 of 2^${exponent}`)
+      const inputs = inputsOf(c, random)
+      const scaled = { ...inputs, w: inputs.w.map((value) => value * 2 ** exponent) }
+      const place = { random, axes: { n: c.columns } }
+      const got = onEveryIsa(place, (isa, threads) => run(isa, threads, c, scaled))
+      expectSameBits(
+        got,
+        run(fastestIsa, 1, c, inputs).map((value) => value * 2 ** exponent),
+        place,
+      )
+      // Half a step of the scale for each term, at most.
+      const exact = linear(inputs.x, inputs.w, c)
+      const { scale } = toInt8(inputs.w, c.columns, c.depth)
+      const reach = inputs.x.reduce((sum, value) => sum + Math.abs(value), 0)
+      expectClose(run(fastestIsa, 1, c, inputs), exact, (n) => 0.501 * scale[n]! * reach, place)
     }
   })
 })

@@ -1,17 +1,21 @@
 // medusa_heads: residual blocks and projection, shared or not.
 import { describe, it } from 'vitest'
 import { type Dtype, round } from '../oracle/dtype.js'
+import { fromInt8, toInt8 } from '../oracle/int8.js'
 import { linear } from '../oracle/linear.js'
 import { medusaHead } from '../oracle/medusa-heads.js'
 import { EPSILON, expectClose, expectSameBits, tolerance } from '../support/compare.js'
-import { fastestIsa, isas, onEveryIsa, ops, roundUp, rowOf, strided } from '../support/ops.js'
+import { fastestIsa, isas, onEveryIsa, ops, type PackedDtype, roundUp, rowOf, strided } from '../support/ops.js'
 import { Output } from '../support/output.js'
 import { Random } from '../support/random.js'
 
-const DTYPES: Dtype[] = ['f32', 'f16', 'bf16']
+const DTYPES: PackedDtype[] = ['f32', 'f16', 'bf16', 'int8']
+
+/** Products take bf16 values. */
+const takesBf16 = (dtype: PackedDtype): boolean => dtype === 'bf16' || dtype === 'int8'
 
 interface HeadsCase {
-  dtype: Dtype
+  dtype: PackedDtype
   rows: number
   width: number
   headCount: number
@@ -35,11 +39,12 @@ function inputsOf(c: HeadsCase, random: Random): Inputs {
   const values = (count: number, deviation: number, dtype: Dtype) =>
     random.normals(count, deviation).map((value) => round(dtype, value))
   const scale = 1 / Math.sqrt(c.width)
+  const stored = c.dtype === 'int8' ? 'f32' : c.dtype
   return {
-    x: values(c.rows * c.width, 1, c.dtype === 'bf16' ? 'bf16' : 'f32'),
-    blocks: values(c.headCount * c.blockCount * c.width * c.width, scale, c.dtype),
+    x: values(c.rows * c.width, 1, takesBf16(c.dtype) ? 'bf16' : 'f32'),
+    blocks: values(c.headCount * c.blockCount * c.width * c.width, scale, stored),
     biases: c.bias ? values(c.headCount * c.blockCount * c.width, 0.3, 'f32') : null,
-    projection: values((c.sharedProjection ? 1 : c.headCount) * c.columns * c.width, scale, c.dtype),
+    projection: values((c.sharedProjection ? 1 : c.headCount) * c.columns * c.width, scale, stored),
   }
 }
 
@@ -57,10 +62,13 @@ function run(isa: string, threads: number, c: HeadsCase, inputs: Inputs): Float3
 function headOf(c: HeadsCase, { blocks, biases, projection }: Inputs, head: number) {
   const own = c.sharedProjection ? 0 : head
   const at = (block: number) => head * c.blockCount + block
+  // The weights that are multiplied: int8 holds others than it was given.
+  const held = (w: Float32Array, columns: number) =>
+    c.dtype === 'int8' ? fromInt8(toInt8(w, columns, c.width)) : Float64Array.from(w)
   return {
-    blocks: Array.from({ length: c.blockCount }, (_, r) => rowOf(blocks, at(r), c.width * c.width)),
+    blocks: Array.from({ length: c.blockCount }, (_, r) => held(rowOf(blocks, at(r), c.width * c.width), c.width)),
     biases: Array.from({ length: c.blockCount }, (_, r) => biases && rowOf(biases, at(r), c.width)),
-    projection: rowOf(projection, own, c.columns * c.width),
+    projection: held(rowOf(projection, own, c.columns * c.width), c.columns),
   }
 }
 
@@ -94,9 +102,9 @@ function check(c: HeadsCase): void {
       sizes.push(...squares.map(Math.sqrt))
     }
   }
-  // bf16 rounds the input of every product; else only the sums are rounded.
-  const epsilon = c.dtype === 'bf16' ? EPSILON.bf16 / 2 : EPSILON.f32
-  const reduction = c.dtype === 'bf16' ? 1 + c.blockCount : c.width * (1 + c.blockCount)
+  // bf16 and int8 round the input of every product; else only the sums are rounded.
+  const epsilon = takesBf16(c.dtype) ? EPSILON.bf16 / 2 : EPSILON.f32
+  const reduction = takesBf16(c.dtype) ? 1 + c.blockCount : c.width * (1 + c.blockCount)
   expectClose(got, expected, (i) => tolerance({ epsilon, reduction, magnitude: sizes[i]!, factor: 3 }), place)
 }
 

@@ -65,7 +65,9 @@ describe('fields', () => {
       ['isa', ['', 'avx1024'], 'ERR_DEVICE'],
       ['threads', [...notNumbers, -1, 1025]],
       ['dtype', [ABSENT, null, 1]],
-      ['dtype', ['', 'f64', 'BF16', 'i32'], 'ERR_DTYPE'],
+      ['dtype', ['', 'f64', 'BF16', 'i32', 'int8'], 'ERR_DTYPE'],
+      ['weights', [ABSENT, null, 1]],
+      ['weights', ['', 'int4', 'INT8', 'auto', 'bf16'], 'ERR_DTYPE'],
       ['files', [ABSENT, null, 'file', { 0: file, length: 1 }, [1], [null], new Array(2)]],
       ['shape', [ABSENT, null, 1, [], {}]],
       ...['layers', 'hidden', 'ffn', 'vocab', 'queryHeads', 'kvHeads', 'headDim', 'maxPositions'].map(

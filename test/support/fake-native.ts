@@ -133,6 +133,7 @@ export class FakeNative implements Native {
       isa: 'portable',
       threads: 1,
       dtype: 'f32',
+      weights: 'full',
       weightBytes: 1,
       headsBytes: 1,
       kvBytesPerToken: KV_BYTES_PER_TOKEN,

@@ -10,6 +10,7 @@ import {
   type SamplingSpec,
   type SessionHandle,
   type WeightDtype,
+  type WeightForm,
 } from '../../src/native.js'
 import { modelSpecOf, readHeads, readModelFolder } from '../../src/weights/load.js'
 
@@ -36,6 +37,7 @@ export function sampled(temperature: number, seed: bigint, others: Partial<Sampl
 export interface OpenOptions {
   readonly heads?: string
   readonly dtype?: WeightDtype | 'auto'
+  readonly weights?: WeightForm
   readonly isa?: string
   readonly threads?: number
   /** Rounds the RoPE frequencies to bf16, as a model does whose buffers were cast together with its weights. */
@@ -56,6 +58,7 @@ export async function openModel(dir: string, options: OpenOptions = {}): Promise
     isa: options.isa ?? 'auto',
     threads: options.threads ?? 2,
     dtype: options.dtype ?? 'auto',
+    weights: options.weights ?? 'full',
     progress: new Int32Array(new SharedArrayBuffer(8)),
   })
   if (!options.bf16Frequencies) return native().openModel(spec)

@@ -2,6 +2,9 @@
 import { native, type SamplingSpec, type WeightDtype } from '../../src/native.js'
 import { expectSameBits, type Place } from './compare.js'
 
+/** Of packed weights: int8 has a scale for each column. */
+export type PackedDtype = WeightDtype | 'int8'
+
 /** A cache as plain arrays; the addon lays it out as appends would have, with `poison` in rows no operation may read. */
 export interface CacheArgs {
   /** f32 [Hkv, rows, D]. */
@@ -146,7 +149,7 @@ interface OperationArgs {
     depth: number
     /** f32 [columns, depth], packed as `dtype`; or what `packWeight` made of it. */
     w: Float32Array | PackedCopies
-    dtype: WeightDtype
+    dtype: PackedDtype
     columns: number
     bias: Float32Array | null
     out: Float32Array
@@ -158,7 +161,7 @@ interface OperationArgs {
     xStride: number
     rows: number
     width: number
-    dtype: WeightDtype
+    dtype: PackedDtype
     headCount: number
     blockCount: number
     /** f32 [M, R, C, C]. */
@@ -215,7 +218,7 @@ type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationA
     readonly source: Uint8Array
     readonly from: WeightDtype
     readonly tiles: Uint8Array
-    readonly to: WeightDtype
+    readonly to: PackedDtype
     readonly depth: number
     readonly offset: number
     readonly first: number
@@ -224,7 +227,7 @@ type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationA
   samplingUniform(seed: bigint, position: number): number
   packWeight(args: {
     readonly w: Float32Array
-    readonly dtype: WeightDtype
+    readonly dtype: PackedDtype
     readonly columns: number
     readonly depth: number
     readonly copies?: number

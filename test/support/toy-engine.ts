@@ -119,6 +119,7 @@ function toyParts(
       isa: 'portable',
       threads: 1,
       dtype: 'f32',
+      weights: 'full',
       weightBytes: 1,
       vocab: TOY_VOCAB,
       context,
