@@ -203,6 +203,41 @@ describe('through the engine', () => {
   })
 })
 
+describe('with int8 weights', () => {
+  it('speculation on and off give the same tokens', async () => {
+    const model = await openModel(demo, { heads: demoHeads, weights: 'int8' })
+    models.set('demo heads, int8', model)
+    for (const { compression } of CACHES) {
+      for (const sampling of SAMPLINGS) {
+        for (const prompt of [0, 2]) {
+          const options = { sampling: sampling.of(prompt), compression }
+          const plain = await decode(model, prompts[prompt]!, TOKENS, { ...options, tree: PLAIN_TREE })
+          for (const tree of TREES) {
+            const speculated = await decode(model, prompts[prompt]!, TOKENS, { ...options, tree })
+            expect(speculated.tokens, `${sampling.name}, prompt ${prompt}, ${tree.name}`).toEqual(plain.tokens)
+            if (tree === TREES[0] && prompt === 0) expect(speculated.steps).toBeLessThan(TOKENS / 1.5)
+          }
+        }
+      }
+    }
+  })
+
+  it('requests give the same results alone and among others', async () => {
+    const engine = await loadEngine({ model: 'demo', weights: 'int8' })
+    try {
+      expect(engine.info).toMatchObject({ weights: 'int8', dtype: 'bf16' })
+      const of = (prompt: string, mode: 'off' | 'medusa') =>
+        engine.generate(prompt, { maxTokens: 60, ignoreEos: true, speculation: { mode }, kv: { budget: 64 } })
+      const alone: number[][] = []
+      for (const prompt of PROMPTS) alone.push([...(await of(prompt, 'off')).tokens])
+      const together = await Promise.all(PROMPTS.map((prompt) => of(prompt, 'medusa')))
+      expect(together.map(({ tokens }) => [...tokens])).toEqual(alone)
+    } finally {
+      await engine.close()
+    }
+  })
+})
+
 describe('who shares a batch changes nothing', () => {
   it('sessions advanced in one call each get the tokens they get alone', async () => {
     const model = models.get('demo heads')!

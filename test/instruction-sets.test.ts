@@ -39,10 +39,15 @@ describe.skipIf(others.length === 0)(
   () => {
     const tokens = Array.from({ length: 150 }, (_, i) => (i * 7919 + 13) % 320)
 
-    for (const dtype of ['bf16', 'f16', 'f32'] as const) {
+    for (const [dtype, weights] of [
+      ['bf16', 'full'],
+      ['f16', 'full'],
+      ['f32', 'full'],
+      ['f32', 'int8'],
+    ] as const) {
       for (const architecture of ['llama', 'qwen3'] as const) {
-        it(`${architecture} in ${dtype}: logits of a text, in chunks of any size`, async () => {
-          const tiny = join(dir, `${architecture}-${dtype}`)
+        it(`${architecture} in ${dtype}, ${weights} weights: logits of a text, in chunks of any size`, async () => {
+          const tiny = join(dir, `${architecture}-${dtype}-${weights}`)
           await writeTinyModel(tiny, {
             architecture,
             dtype,
@@ -52,14 +57,16 @@ describe.skipIf(others.length === 0)(
             queryHeads: 4,
             kvHeads: 2,
           })
-          const expected = await withModel(tiny, { isa: 'portable' }, async (model) => forwardLogits(model, tokens))
+          const expected = await withModel(tiny, { weights, isa: 'portable' }, async (model) =>
+            forwardLogits(model, tokens),
+          )
           expect(expected.every(Number.isFinite)).toBe(true)
           for (const isa of isas) {
             for (const [threads, chunk] of [
               [1, 512],
               [3, 37],
             ] as const) {
-              const actual = await withModel(tiny, { isa, threads }, async (model) =>
+              const actual = await withModel(tiny, { weights, isa, threads }, async (model) =>
                 forwardLogits(model, tokens, chunk),
               )
               expect(
@@ -72,19 +79,24 @@ describe.skipIf(others.length === 0)(
       }
     }
 
-    it('the demo model: sampled tokens with Medusa over a compressed cache', async () => {
-      const demo = join(packageRoot(), 'models', 'demo')
-      const heads = join(packageRoot(), 'heads', 'demo')
-      const options = {
-        sampling: sampled(0.8, 11n, { topP: 0.9 }),
-        tree: buildTree(firstPaths(CHOICES.mc_sim_7b_63, 7)),
-        compression: snapkv(40, 16, 7, 'max'),
-      }
-      const results = []
-      for (const isa of isas) {
-        results.push(await withModel(demo, { heads, isa }, (model) => decode(model, tokens.slice(0, 70), 24, options)))
-      }
-      for (const result of results) expect(result).toEqual(results[0])
-    })
+    it.each(['full', 'int8'] as const)(
+      'the demo model, %s weights: sampled tokens with Medusa over a compressed cache',
+      async (weights) => {
+        const demo = join(packageRoot(), 'models', 'demo')
+        const heads = join(packageRoot(), 'heads', 'demo')
+        const options = {
+          sampling: sampled(0.8, 11n, { topP: 0.9 }),
+          tree: buildTree(firstPaths(CHOICES.mc_sim_7b_63, 7)),
+          compression: snapkv(40, 16, 7, 'max'),
+        }
+        const results = []
+        for (const isa of isas) {
+          results.push(
+            await withModel(demo, { heads, weights, isa }, (model) => decode(model, tokens.slice(0, 70), 24, options)),
+          )
+        }
+        for (const result of results) expect(result).toEqual(results[0])
+      },
+    )
   },
 )

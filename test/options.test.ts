@@ -248,6 +248,15 @@ describe('rules between fields', () => {
     expect(generateProblem({ minTokens: 257 }).message).toMatch(/minTokens is 257, larger than maxTokens \(256\)/)
   })
 
+  test('int8 weights are multiplied with bf16', () => {
+    for (const dtype of ['f32', 'f16'] as const) {
+      expect(loadProblem({ model: 'm', weights: 'int8', dtype })).toMatchObject({
+        path: 'dtype',
+        message: `dtype is "${dtype}", but int8 weights are multiplied with bf16. Use dtype "auto" or "bf16".`,
+      })
+    }
+  })
+
   test('medusa needs heads', () => {
     expect(loadProblem({ model: 'm', heads: false, speculation: { mode: 'medusa' } }).path).toBe('speculation.mode')
   })

@@ -82,6 +82,13 @@ describe('options', () => {
     await engine.close()
   })
 
+  it('with int8 weights compute in bf16, whatever the checkpoint has', async () => {
+    const native = new LoadingNative(DEMO)
+    const engine = await load(native, { weights: 'int8' })
+    expect(native.spec).toMatchObject({ weights: 'int8', dtype: 'bf16' })
+    await engine.close()
+  })
+
   it('may be forced by the environment', async () => {
     vi.stubEnv('GORGON_CPU', 'portable')
     const native = new LoadingNative(DEMO)

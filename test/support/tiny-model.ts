@@ -49,6 +49,8 @@ export interface TinyModelOptions {
   readonly generation?: Readonly<Record<string, unknown>>
   /** Added to config.json, over what the other options put there. */
   readonly config?: Readonly<Record<string, unknown>>
+  /** Every row of a matrix is whole numbers times a power of two, and 127 the largest: int8 and bf16 hold it as it is. */
+  readonly int8Steps?: boolean
   /** Medusa heads fused into the checkpoint (layout C). */
   readonly fusedHeads?: TinyHeadsOptions
 }
@@ -87,6 +89,8 @@ export interface TinyHeadsOptions {
   readonly tokenMapDtype?: 'I32' | 'I64'
   /** Standard deviation of the block weights; 0 leaves only the biases. */
   readonly scale?: number
+  /** As of a model. */
+  readonly int8Steps?: boolean
   /** Added to config.json, over what the other options put there. */
   readonly config?: Readonly<Record<string, unknown>>
 }
@@ -164,6 +168,8 @@ export async function writeTinyModel(dir: string, options: TinyModelOptions = {}
     Object.assign(config, options.config)
   }
 
+  if (options.int8Steps) toInt8Steps(tensors)
+
   await mkdir(dir, { recursive: true })
   await writeFile(join(dir, 'config.json'), JSON.stringify(config, null, 1))
   if (options.generation) await writeFile(join(dir, 'generation_config.json'), JSON.stringify(options.generation))
@@ -179,6 +185,7 @@ export async function writeTinyHeads(
 ): Promise<TinyHeads> {
   const { format = 'A', medusaHeads = 3, blocks = 1, dtype = 'f32', tokenMap = null, bias = true } = options
   const tensors = headTensors(format, base.hidden, base.vocab, options)
+  if (options.int8Steps) toInt8Steps(tensors)
   const stored = encodeAll(tensors, dtype)
   if (tokenMap) stored.set('token_map', encodeTokenMap(tokenMap, options.tokenMapDtype ?? 'I64'))
   const config =
@@ -320,6 +327,24 @@ function encode(values: Float32Array, shape: readonly number[], dtype: TinyDtype
 function encodeTokenMap(map: readonly number[], dtype: 'I32' | 'I64'): TensorData {
   const data = dtype === 'I32' ? Int32Array.from(map) : BigInt64Array.from(map, BigInt)
   return { dtype, shape: [map.length], data: new Uint8Array(data.buffer) }
+}
+
+/** Every row of every matrix to the nearest whole numbers times a power of two, its largest one to 127. */
+function toInt8Steps(tensors: Map<string, TinyTensor>): void {
+  for (const { shape, values } of new Set(tensors.values())) {
+    const [rows, depth] = shape
+    if (depth === undefined) continue
+    for (let n = 0; n < rows!; n++) {
+      const row = values.subarray(n * depth, (n + 1) * depth)
+      const largest = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+      if (largest === 0) continue
+      const step = 2 ** Math.ceil(Math.log2(largest / 127))
+      const peak = row.findIndex((value) => Math.abs(value) === largest)
+      row.forEach((value, k) => {
+        row[k] = step * (k === peak ? Math.sign(value) * 127 : Math.round(value / step))
+      })
+    }
+  }
 }
 
 /** The nearest value the dtype has. */
