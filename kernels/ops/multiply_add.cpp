@@ -87,7 +87,7 @@ constexpr int kChains = 12;
 #elif GORGON_SIMD_AVX2
 constexpr int kChains = 6;
 #else
-constexpr int kChains = 1;
+constexpr int kChains = 4;
 #endif
 constexpr int64_t kMultiplyAddsPerStep = int64_t{kChains} * kLanes;
 

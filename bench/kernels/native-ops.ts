@@ -1,0 +1,67 @@
+// Single operations of the addon by name, run once or timed in C++, where JavaScript does not count.
+import { native } from '../../src/native.js'
+
+/** As kernels/addon/ops.cpp reads them; arrays for results are written in place. */
+export type OperationArgs = Readonly<Record<string, unknown>>
+
+type Operation = (isa: string, threads: number, args: OperationArgs) => unknown
+
+function operation(name: string): Operation {
+  return native().ops[name] as unknown as Operation
+}
+
+/** Runs it once. */
+export function runOperation(name: string, isa: string, threads: number, args: OperationArgs): unknown {
+  return operation(name)(isa, threads, args)
+}
+
+/** Nanoseconds of one call, for each sample of `calls` calls in a row. A first call that warms up is not counted. */
+export function timeOperation(
+  name: string,
+  where: { readonly isa: string; readonly threads: number },
+  args: OperationArgs,
+  { calls, samples }: { readonly calls: number; readonly samples: number },
+): number[] {
+  const nanoseconds = new Float64Array(samples)
+  operation(name)(where.isa, where.threads, { ...args, timing: { calls, nanoseconds } })
+  return [...nanoseconds]
+}
+
+const MOST_CALLS = 1 << 20
+
+/** Calls that take about `sampleMs` together, where one takes `ns`; at least one. */
+export function callsFor(ns: number, sampleMs: number): number {
+  return Math.max(1, Math.min(MOST_CALLS, Math.ceil((sampleMs * 1e6) / Math.max(ns, 1))))
+}
+
+/** A weight laid out once for all instruction sets, as often as `copies` says. */
+export function packWeight(args: {
+  readonly w: Float32Array
+  readonly dtype: string
+  readonly columns: number
+  readonly depth: number
+  readonly copies: number
+}): unknown {
+  return (native().ops['packWeight'] as unknown as (args: OperationArgs) => unknown)(args)
+}
+
+/** Instruction sets this machine has, slowest first. */
+export function usableIsas(): string[] {
+  const cpu = native()
+    .backends()
+    .find(({ name }) => name === 'cpu')
+  return (cpu?.isas ?? [])
+    .filter(({ usable }) => usable)
+    .map(({ name }) => name)
+    .toReversed()
+}
+
+/** The first coordinate at which two arrays have other bits, or -1. */
+export function firstDifference(a: ArrayBufferView, b: ArrayBufferView): number {
+  const bytes = (view: ArrayBufferView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+  const [x, y] = [bytes(a), bytes(b)]
+  if (x.length !== y.length) return Math.min(x.length, y.length)
+  if (Buffer.compare(x, y) === 0) return -1
+  const at = x.findIndex((byte, i) => byte !== y[i])
+  return Math.floor(at / ('BYTES_PER_ELEMENT' in a ? (a.BYTES_PER_ELEMENT as number) : 1))
+}
