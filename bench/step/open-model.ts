@@ -1,0 +1,180 @@
+// A model on the native boundary, and sessions of it whose steps are timed one by one: what the engine does, without text around it.
+import { performance } from 'node:perf_hooks'
+import { accept } from '../../src/decode/accept.js'
+import { draft } from '../../src/decode/draft.js'
+import type { Tree } from '../../src/decode/tree.js'
+import {
+  type Drafts,
+  type ModelInfo,
+  native,
+  type PrefillStep,
+  type SamplingSpec,
+  type WeightForm,
+} from '../../src/native.js'
+import { findHeads, modelSpecOf, readHeads, readModelFolder } from '../../src/weights/load.js'
+import { wrongResult } from '../support/command.js'
+
+export interface OpenOptions {
+  readonly model: string
+  /** A folder, `false` for none; left out, those that belong to the model. */
+  readonly heads?: string | false | undefined
+  readonly isa: string
+  readonly threads: number
+  /** Default `full`. */
+  readonly weights?: WeightForm
+}
+
+/** Greedy, without anything else that costs. */
+const GREEDY: SamplingSpec = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+  biasIds: new Int32Array(0),
+  biasValues: new Float32Array(0),
+  seed: 0n,
+  minTokens: 0,
+  suppressedIds: new Int32Array(0),
+  logprobs: -1,
+}
+
+/** Milliseconds of the two halves of a step; drafting and accepting, in JavaScript, are in neither and in the sum. */
+export interface StepTime {
+  readonly ms: number
+  readonly verifyMs: number
+  readonly commitMs: number
+}
+
+export interface OpenModel {
+  readonly info: ModelInfo
+  readonly vocab: number
+  readonly maxPositions: number
+  readonly medusaHeads: number
+  /** Read by one pass over some nodes with `rows` rows in the cache. */
+  verifyBytes(rows: number): number
+  /** Read by the Medusa heads of a step: their blocks, and a projection once more. */
+  headsBytes(): number
+  session(): OpenSession
+  close(): Promise<void>
+}
+
+export interface OpenSession {
+  /** Runs a prompt and returns its milliseconds. */
+  prefill(tokens: Int32Array): Promise<number>
+  /** A step that commits its root alone, so that steps of every tree grow the cache alike. */
+  step(tree: Tree): Promise<StepTime>
+  /**
+   * Asks each tree for the token after the root, and commits nothing.
+   *
+   * @throws {GorgonError} ERR_INTERNAL when trees disagree on the token after the root.
+   */
+  checkRoots(trees: readonly Tree[]): Promise<void>
+  /** In the cache. */
+  rows(): number
+  /** The next token, already certain. */
+  root(): number
+  close(): Promise<void>
+}
+
+/** Loads a folder; the caller closes the model after its sessions. */
+export async function openModel({ model: dir, heads: headsDir, ...options }: OpenOptions): Promise<OpenModel> {
+  const addon = native()
+  const folder = await readModelFolder(dir)
+  const heads =
+    headsDir === false ? null : headsDir === undefined ? await findHeads(folder) : await readHeads(headsDir, folder)
+  const progress = new Int32Array(new SharedArrayBuffer(8))
+  const spec = modelSpecOf(folder, heads, { ...options, backend: 'cpu', dtype: 'auto', progress })
+  const model = await addon.openModel(spec)
+  const info = addon.modelInfo(model)
+  const { vocab, hidden, maxPositions } = spec.shape
+  const ownProjection = Object.keys(spec.heads?.tensors ?? {}).some((name) => name.endsWith('.projection'))
+  const projectionBytes = vocab * hidden * (info.weights === 'int8' ? 1 : info.dtype === 'f32' ? 4 : 2)
+  const medusaHeads = heads?.medusaHeads ?? 0
+  return {
+    info,
+    vocab,
+    maxPositions,
+    medusaHeads,
+    verifyBytes: (rows) => info.weightBytes + rows * info.kvBytesPerToken,
+    headsBytes: () => (medusaHeads === 0 ? 0 : info.headsBytes + (ownProjection ? 0 : projectionBytes)),
+    session() {
+      const session = addon.openSession(model)
+      let drafts: Drafts | undefined
+      // Any tokens cost the same: a model with too few heads, or none, can still be asked what a tree would cost.
+      const tokensOf = (tree: Tree): Int32Array => {
+        if (tree.depth <= medusaHeads) return draft(tree, drafts!, DRAFTS_PER_HEAD)
+        return randomTokens(tree.nodeCount, vocab).fill(drafts!.root, 0, 1)
+      }
+      return {
+        async prefill(tokens) {
+          const start = performance.now()
+          const topK = medusaHeads === 0 ? 0 : DRAFTS_PER_HEAD
+          addon.beginPrefill({ session, tokens, sampling: GREEDY, compression: null, medusaHeads, topK })
+          let step: PrefillStep | undefined
+          do {
+            ;[step] = await addon.prefill([session])
+          } while (step!.result === null)
+          drafts = step!.result.drafts
+          return performance.now() - start
+        },
+        async step(tree) {
+          const plain = tree.nodeCount === 1
+          const start = performance.now()
+          const tokens = tokensOf(tree)
+          const beforeVerify = performance.now()
+          const [posterior] = await addon.verify([{ session, tokens, parents: tree.parents, typical: false }])
+          const afterVerify = performance.now()
+          accept(tree, tokens, posterior!, { rule: 'exact' })
+          const beforeCommit = performance.now()
+          const [next] = await addon.commit([
+            {
+              session,
+              path: Int32Array.of(0),
+              medusaHeads: plain ? 0 : medusaHeads,
+              topK: plain || medusaHeads === 0 ? 0 : DRAFTS_PER_HEAD,
+            },
+          ])
+          const end = performance.now()
+          // A plain step drafts nothing: the drafts of an older root cost a tree the same to verify.
+          drafts = plain ? { ...drafts!, root: next!.root } : next!
+          return { ms: end - start, verifyMs: afterVerify - beforeVerify, commitMs: end - beforeCommit }
+        },
+        async checkRoots(trees) {
+          const answers: number[] = []
+          for (const tree of trees) {
+            const tokens = tokensOf(tree)
+            const [posterior] = await addon.verify([{ session, tokens, parents: tree.parents, typical: false }])
+            answers.push(posterior!.chosen[0]!)
+          }
+          const other = answers.findIndex((answer) => answer !== answers[0])
+          if (other < 0) return
+          const nodes = `${trees[0]!.nodeCount} and ${trees[other]!.nodeCount} nodes`
+          throw wrongResult(
+            `Trees of ${nodes} choose tokens ${answers[0]} and ${answers[other]} after one root on ${info.isa}`,
+          )
+        },
+        rows: () => addon.sessionInfo(session).rows,
+        root: () => drafts!.root,
+        close: () => addon.close(session),
+      }
+    },
+    close: () => addon.close(model),
+  }
+}
+
+/** As many as any tree takes. */
+const DRAFTS_PER_HEAD = 10
+
+/** Token ids from a seed: what a prompt says does not change what it costs. */
+export function randomTokens(count: number, vocab: number, seed = 1): Int32Array {
+  let state = seed | 1
+  return Int32Array.from({ length: count }, () => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return (state >>> 0) % vocab
+  })
+}

@@ -1,0 +1,67 @@
+// Table and plots of step costs: a line for each instruction set.
+import { type Rendered, sections } from '../support/report.js'
+import type { BenchResult } from '../support/results.js'
+import { lineChart } from '../support/svg.js'
+import { fixed, markdownTable, percent, short, spread } from '../support/table.js'
+import type { StepMeasurement, StepOptions } from './step.bench.js'
+
+type StepResult = BenchResult<StepOptions, StepMeasurement>
+
+const unique = <T>(values: readonly T[]): T[] => [...new Set(values)]
+
+/** Milliseconds of the plain step beside its floor, then what more nodes cost beside it. */
+export function stepTable(measurements: readonly StepMeasurement[]): string {
+  const nodes = unique(measurements.map((m) => m.nodes)).filter((count) => count > 1)
+  const head = [
+    'rows, instruction set',
+    'T = 1, ms',
+    'floor, ms',
+    'floor / T = 1',
+    ...nodes.map((count) => `T = ${count}`),
+  ]
+  const body = unique(measurements.map(({ rows }) => rows)).flatMap((rows) =>
+    unique(measurements.map(({ isa }) => isa)).flatMap((isa) => {
+      const own = measurements.filter((m) => m.rows === rows && m.isa === isa)
+      const plain = own.find((m) => m.nodes === 1)
+      if (!plain) return []
+      const ratios = nodes.map((count) => {
+        const found = own.find((m) => m.nodes === count)
+        return found ? `${fixed(found.ratio.median, 2)}x` : '–'
+      })
+      return [
+        [`${rows}, ${isa}`, spread(plain.ms), short(plain.floorMs), percent(plain.floorMs, plain.ms.median), ...ratios],
+      ]
+    }),
+  )
+  return markdownTable([head, ...body])
+}
+
+/** Milliseconds over T with a line for each instruction set, and the floor of a plain step across. */
+function stepPlot(measurements: readonly StepMeasurement[], rows: number): string {
+  const own = measurements.filter((m) => m.rows === rows)
+  return lineChart({
+    title: `A decode step over ${rows} cached rows`,
+    x: { label: 'tree nodes (T), root included', scale: 'log', ticks: unique(own.map(({ nodes }) => nodes)) },
+    y: { label: 'ms', scale: 'log' },
+    series: unique(own.map(({ isa }) => isa)).map((isa) => ({
+      name: isa,
+      points: own
+        .filter((m) => m.isa === isa)
+        .map(({ nodes, ms }) => ({ x: nodes, y: ms.median, low: ms.p10, high: ms.p90 })),
+    })),
+    guides: own.slice(0, 1).map(({ floorMs }) => ({ y: floorMs, label: 'bytes of T = 1 over measured bandwidth' })),
+  })
+}
+
+/** Plots are of the first result, which is the newest. */
+export function report(results: readonly BenchResult[]): Rendered {
+  const known = results as readonly StepResult[]
+  const { measurements } = known[0]!
+  const rows = unique(measurements.map((m) => m.rows))
+  const links = rows.map((count) => `![A decode step over ${count} cached rows](bench/plots/step-${count}.svg)`)
+  const tables = sections(known, ({ measurements: own }) => stepTable(own))
+  return {
+    tables: { step: `${tables}\n${links.join('\n')}\n` },
+    plots: Object.fromEntries(rows.map((count) => [`step-${count}`, stepPlot(measurements, count)])),
+  }
+}
