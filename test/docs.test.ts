@@ -31,10 +31,13 @@ describe.each(documents)('%s', (path) => {
   })
 })
 
-test('the README shows the flags that generate has, and no others', async () => {
+test.each([
+  ['generate', 'inspect'],
+  ['bench', 'demo'],
+])('the README shows the flags that %s has, and no others', async (command, next) => {
   const flagsOf = (text: string) => [...new Set(text.match(/--[a-z][a-z-]*/g))].sort()
-  const shown = /^gorgon generate [\s\S]*?(?=^gorgon inspect)/m.exec(read('README.md'))?.[0] ?? ''
-  const { stdout } = await gorgon(['generate', '--help'])
+  const shown = new RegExp(`^gorgon ${command} [\\s\\S]*?(?=^gorgon ${next})`, 'm').exec(read('README.md'))?.[0] ?? ''
+  const { stdout } = await gorgon([command, '--help'])
   const defined = [...stdout.matchAll(/^ {2}(?:-h, )?(--[a-z-]+)/gm)].map((match) => match[1]!)
   expect(flagsOf(shown)).toEqual(defined.filter((flag) => flag !== '--help').sort())
 })

@@ -1,8 +1,9 @@
 // From results to documents: which results are shown, under which command, and between which markers.
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import type { z } from 'zod'
 import { GorgonError } from '../../src/index.js'
-import { type BenchResult, type MachineRecord, scanResults } from './results.js'
+import { type BenchResult, cpuSlug, type MachineRecord, scanResults } from './results.js'
 
 /** What a benchmark's results look like to a reader. */
 export interface Rendered {
@@ -47,6 +48,33 @@ export function sections<Options, Measurement>(
   markdownOf: (result: BenchResult<Options, Measurement>) => string,
 ): string {
   return results.map((result) => section(result, markdownOf(result))).join('\n')
+}
+
+/** A result's measurements as they are today. @throws when it is of a version that measured otherwise. */
+export function measurementsOf<Schema extends z.ZodType>(
+  { measurements, machine }: BenchResult,
+  schema: Schema,
+): z.output<Schema>[] {
+  return measurements.map((measurement, i) => {
+    const parsed = schema.safeParse(measurement)
+    if (parsed.success) return parsed.data
+    const issue = parsed.error.issues[0]!
+    throw new GorgonError(
+      'ERR_FILE',
+      `the run of ${machine.date}: measurement ${i}: ${issue.path.join('.')}: ${issue.message}.`,
+      { date: machine.date, index: i },
+    )
+  })
+}
+
+/** A plot's file name: one per machine and way of running. */
+export function plotName(what: string, { machine }: Pick<BenchResult, 'machine'>, variant = ''): string {
+  const words = [what, cpuSlug(machine.cpu), machine.isa, `${machine.threads}t`, variant]
+  return words
+    .join('-')
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, '-')
+    .replace(/-+$/, '')
 }
 
 const NOTHING = '*Not measured yet.*\n'

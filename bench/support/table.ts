@@ -1,35 +1,14 @@
 // Markdown tables, and numbers for them.
-import type { Summary } from './statistics.js'
+export * from '../../src/bench/numbers.js'
 
-/**
- * The first row is the head; the first column is set to the left, the others to the right. Cells are one line; pipes in them are escaped.
- */
+/** The first row is the head. Columns of numbers are set to the right, others to the left. Cells are one line; pipes in them are escaped. */
 export function markdownTable(rows: readonly (readonly string[])[]): string {
   const [head = [], ...body] = rows
   const line = (cells: readonly string[]): string => `| ${cells.map(escaped).join(' | ')} |\n`
-  const rule = `|${head.map((_, column) => (column === 0 ? ' --- |' : ' ---: |')).join('')}\n`
+  const isNumbers = (column: number): boolean =>
+    column > 0 && body.every((row) => /^([-+−]?\d|–|$)/.test(row[column] ?? ''))
+  const rule = `|${head.map((_, column) => (isNumbers(column) ? ' ---: |' : ' --- |')).join('')}\n`
   return line(head) + rule + body.map(line).join('')
 }
 
 const escaped = (cell: string): string => cell.replaceAll('\n', ' ').replaceAll('|', '\\|')
-
-/** `digits` after the point; a dash for what is not a number. */
-export function fixed(value: number | null | undefined, digits = 0): string {
-  return value === null || value === undefined || !Number.isFinite(value) ? '–' : value.toFixed(digits)
-}
-
-/** About three digits, whatever the size: 0.123, 1.23, 12.3, 123, 1234. */
-export function short(value: number | null | undefined): string {
-  const size = Math.abs(value ?? 0)
-  return fixed(value, size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0)
-}
-
-/** `12.3 (11.9–13.0)`: the median, with p10 and p90 where there is more than one sample. */
-export function spread({ n, median, p10, p90 }: Summary, format: (value: number) => string = short): string {
-  return n > 1 ? `${format(median)} (${format(p10)}–${format(p90)})` : format(median)
-}
-
-/** `63%` */
-export function percent(part: number, whole: number): string {
-  return whole === 0 ? '–' : `${Math.round((100 * part) / whole)}%`
-}

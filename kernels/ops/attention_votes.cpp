@@ -38,8 +38,8 @@ void visit_chunk(const Work& work, int64_t kv_head, int64_t chunk, const Visit& 
       const int64_t begin = first_visible_row(head.positions, args.rows + token, args.position + token, args.window) - first;
       const int64_t end = args.rows + token + 1 - first;
       float maximum, sum;
-      scores_to_weights(scores + i * kChunkKeys, groups * kRowGroup, static_cast<int32_t>(begin), static_cast<int32_t>(end), work.scale,
-                        false, &maximum, &sum);
+      scores_to_weights<false>(scores + i * kChunkKeys, groups * kRowGroup, static_cast<int32_t>(begin), static_cast<int32_t>(end),
+                               work.scale, &maximum, &sum);
       visit(row + i, scores + i * kChunkKeys, groups * kRowGroup, maximum, sum);
     }
   }

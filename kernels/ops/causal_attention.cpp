@@ -34,9 +34,7 @@ Status causal_attention_cpu(const CausalAttentionArgs& args, CpuContext& context
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t token = first_token + row / group, query_head = kv_head * group + row % group;
       std::memcpy(q + row * q_width, args.q + (token * args.query_heads + query_head) * q_width, q_width * sizeof(float));
-      running[row * stride] = -INFINITY;
-      running[row * stride + 1] = 0.0f;
-      for (int64_t d = 0; d < q_width; d += kLanes) store(running + row * stride + kLanes + d, zero());
+      clear_state(running + row * stride, args.head_dim);
     }
     const auto first_key = [&](int64_t token) {
       return first_visible_row(head.positions, args.rows + token, args.position + token, args.window);
@@ -45,8 +43,8 @@ Status causal_attention_cpu(const CausalAttentionArgs& args, CpuContext& context
     const int64_t hidden = first_key(first_token);
     for (int64_t chunk = hidden / kChunkKeys * kChunkKeys; chunk < keys; chunk += kChunkKeys) {
       const int64_t groups = divide_up(chunk + kChunkKeys < keys ? kChunkKeys : keys - chunk, kRowGroup);
-      const KeySegment segment{k_matrix(head.k, args.dtype, args.head_dim, chunk / kRowGroup, groups),
-                               v_matrix(head.v, args.dtype, args.head_dim, chunk / kRowGroup, groups), groups};
+      const PackedMatrix k = k_matrix(head.k, args.dtype, args.head_dim, chunk / kRowGroup, groups);
+      const PackedMatrix v = v_matrix(head.v, args.dtype, args.head_dim, chunk / kRowGroup, groups);
       for (int64_t row = 0; row < rows; row += kBlockQueries) {
         int32_t begin[kBlockQueries], end[kBlockQueries];
         const int64_t count = row + kBlockQueries < rows ? kBlockQueries : rows - row;
@@ -55,9 +53,9 @@ Status causal_attention_cpu(const CausalAttentionArgs& args, CpuContext& context
           begin[i] = static_cast<int32_t>(first_key(token) - chunk);
           end[i] = static_cast<int32_t>(args.rows + token + 1 - chunk);
         }
-        attend_chunk({q + row * q_width, q_width, count, begin, end}, &segment, 1, args.head_dim, scale, part + row * stride);
+        attend_chunk({q + row * q_width, q_width, count, begin, end}, k, v, groups, args.head_dim, scale, part + row * stride);
       }
-      for (int64_t row = 0; row < rows; ++row) merge_state(running + row * stride, part + row * stride, args.head_dim);
+      merge_rows(running, part, rows, args.head_dim);
     }
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t token = first_token + row / group, query_head = kv_head * group + row % group;

@@ -7,9 +7,16 @@ namespace gorgon {
 
 namespace {
 
-/** Elements [first, first + count) of `source` as f32. */
-void load_elements(DType from, const void* source, int64_t first, int64_t count, float* values) {
+template <DType from>
+void load_as(const void* source, int64_t first, int64_t count, float* values) {
   for (int64_t i = 0; i < count; ++i) values[i] = load_element(from, source, first + i);
+}
+
+/** Elements [first, first + count) of `source` as f32; a loop for each dtype, so that the compiler can make vectors of it. */
+void load_elements(DType from, const void* source, int64_t first, int64_t count, float* values) {
+  if (from == DType::kBf16) return load_as<DType::kBf16>(source, first, count, values);
+  if (from == DType::kF16) return load_as<DType::kF16>(source, first, count, values);
+  load_as<DType::kF32>(source, first, count, values);
 }
 
 /** The scale of a column: see common/packed.h. */

@@ -26,7 +26,7 @@ export async function interleave<A extends Arms<unknown>>(
 ): Promise<{ [Name in keyof A]: Awaited<ReturnType<A[Name]>>[] }> {
   const names = Object.keys(arms)
   const samples = Object.fromEntries(names.map((name) => [name, [] as unknown[]]))
-  for (let round = -warmup; round < rounds; round++) {
+  for (let round = 0 - warmup; round < rounds; round++) {
     for (const name of round % 2 === 0 ? names : names.toReversed()) {
       signal?.throwIfAborted()
       const sample = await arms[name]!(round)

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander'
 import { type ErrorCode, isGorgonError } from '../index.js'
 import { optionsOf, UsageError } from './args.js'
+import { bench, benchOptions } from './bench.js'
 import { demo } from './demo.js'
 import { doctor } from './doctor.js'
 import { generate } from './generate.js'
@@ -59,7 +60,16 @@ Examples:
 Text goes to standard output, everything else to standard error.
 Exit codes: 0 done, 2 bad arguments or input, 1 anything else, 130 interrupted.`
 
-function createProgram(io: Io, finish: (exitCode: number) => void): Command {
+const BENCH_EXAMPLES = `
+Examples:
+  gorgon bench                                              # the demo model: about a minute on a fast machine
+  gorgon bench --model ./my-model --heads ./my-heads --prompt-file my-notes.md
+  gorgon bench --prompt-lengths 1000,8000 --budget 512 --tokens 64 --rounds 5 --json
+
+Arms take turns, round by round, and Medusa's tokens are compared with plain decoding's before anything is printed.
+Interrupted, it prints what is done.`
+
+function createProgram(argv: readonly string[], io: Io, finish: (exitCode: number) => void): Command {
   const program = new Command('gorgon')
     .description('Fast long-prompt text generation: Medusa tree speculation over a SnapKV-compressed cache.')
     .version(packageManifest().version, '--version', 'print the version')
@@ -105,6 +115,17 @@ function createProgram(io: Io, finish: (exitCode: number) => void): Command {
     .option('--json', 'print one JSON object instead of text')
     .action(async (given) => finish((await doctor(given, io)) ? DONE : FAILED))
 
+  const benchCommand = program
+    .command('bench')
+    .description('measure plain decoding, Medusa, SnapKV and both, here and now')
+  for (const option of benchOptions()) benchCommand.addOption(option)
+  benchCommand
+    .optionsGroup('Output:')
+    .option('--json', 'print every run as one JSON object instead of tables')
+    .option('--out <F.json>', 'also write that object to a file')
+    .addHelpText('after', BENCH_EXAMPLES)
+    .action((given) => bench(given, ['gorgon', ...argv].join(' '), io))
+
   const demoCommand = program.command('demo').description('compare plain decoding with Medusa and SnapKV, here and now')
   const demoFlags = ['--threads', '--temperature']
   for (const option of [...optionsOf('load'), ...optionsOf('generate')]) {
@@ -120,7 +141,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   // A stream that breaks is seen by whoever writes; without a listener, now or later, it would end the process.
   for (const stream of [io.stdout, io.stderr]) stream.on('error', () => undefined)
   let exitCode: number = DONE
-  const program = createProgram(io, (code) => {
+  const program = createProgram(argv, io, (code) => {
     exitCode = code
   })
   try {

@@ -1,5 +1,7 @@
-// A result as a benchmark writes it, of a machine that does not exist.
+// Results as benchmarks write them, of a machine that does not exist.
+
 import type { BenchResult } from '../../bench/support/results.js'
+import type { Arm, DecodeRun } from '../../src/bench/decode.js'
 
 interface Sample extends Partial<Omit<BenchResult, 'machine'>> {
   readonly date?: string
@@ -33,5 +35,30 @@ export function sampleResult({
     },
     options,
     measurements,
+  }
+}
+
+/** A run of the decode benchmark with the numbers that matter to a test. */
+export function decodeRun(arm: Arm, round: number, of: Partial<DecodeRun> = {}): DecodeRun {
+  return {
+    arm,
+    round,
+    promptTokens: 512,
+    tokens: 101,
+    ttftMs: 100,
+    prefillMs: 90,
+    decodeMs: 1000,
+    tpotMs: 10,
+    tokensPerSecond: 100,
+    gapMs: { p50: 1, p90: 2, p99: 3, max: 4 },
+    tree: 'auto',
+    steps: 101,
+    tokensPerStep: 1,
+    byDepth: [],
+    keptTokens: 512,
+    cacheBytes: 2 ** 20,
+    fullCacheBytes: 2 ** 20,
+    peakRssBytes: 2 ** 27,
+    ...of,
   }
 }

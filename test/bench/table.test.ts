@@ -13,6 +13,11 @@ test('a table has a head, a rule, and cells of one line each', () => {
   ).toBe('| arm | ms |\n| --- | ---: |\n| a\\|b | 1 |\n| two lines | 2 |\n')
 })
 
+test('numbers are set to the right, words to the left', () => {
+  const rule = (...cells: string[]) => markdownTable([cells.map(() => 'x'), cells]).split('\n')[1]
+  expect(rule('8', '1.5 (1–2)', 'word', '–', '-3')).toBe('| --- | ---: | --- | ---: | ---: |')
+})
+
 test.each([
   [0.12345, '0.123'],
   [1.2345, '1.23'],

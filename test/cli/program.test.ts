@@ -13,9 +13,9 @@ describe('help and version', () => {
     const { exitCode, stdout, stderr } = await gorgon(['--help'])
     expect(exitCode).toBe(0)
     expect(stderr).toBe('')
-    for (const name of ['generate', 'inspect', 'doctor', 'demo'])
+    for (const name of ['generate', 'inspect', 'doctor', 'bench', 'demo'])
       expect(stdout).toMatch(new RegExp(`^ {2}${name} `, 'm'))
-    expect(stdout).not.toMatch(/^ {2}(serve|bench|train|pull)/m)
+    expect(stdout).not.toMatch(/^ {2}(serve|train|pull)/m)
   })
 
   test('generate --help names every flag of the contract and has examples', async () => {

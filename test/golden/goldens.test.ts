@@ -124,6 +124,18 @@ describe('demo model', () => {
     }
   })
 
+  it('int8 logits, by error: a few times that of bf16', async () => {
+    const meta = await readJson<DemoGoldens>(goldens, 'demo', 'meta.json')
+    const model = await open(demo, { weights: 'int8' })
+    const { tensors } = await openSafetensors(file)
+    for (const [i, ids] of meta.ids.entries()) {
+      if (!tensors.has(`logits_f32_${i}`)) continue
+      const error = relativeError(forwardLogits(model, ids), await readFloats(file, `logits_f32_${i}`))
+      expect(error, `text ${i}`).toBeGreaterThan(2e-3)
+      expect(error, `text ${i}`).toBeLessThan(2e-2)
+    }
+  })
+
   it('a prompt of 3240 tokens: last logits and greedy tokens over the full cache', async () => {
     const meta = await readJson<DemoGoldens>(goldens, 'demo', 'meta.json')
     const model = await open(demo, { dtype: 'f32' })

@@ -235,6 +235,35 @@ describe('tree_attention, node by node', () => {
   })
 })
 
+describe('tree_attention on more threads than there is work for', () => {
+  // One thread takes a block of rows over all chunks; several that would idle share its chunks out and merge what they left.
+  const sameAsOneThread = (isa: string, items: readonly Setup[], axes: Place['axes'], counts = [2, 5]) => {
+    const alone = runTrees(isa, 1, items)
+    for (const threads of counts) {
+      runTrees(isa, threads, items).forEach((together, i) => {
+        const what = `${isa} with ${threads} threads, session ${i}`
+        expectSameBits(together, alone[i]!, { random: items[i]!.random, axes, what })
+      })
+    }
+  }
+
+  for (const window of [0, 400]) {
+    it(`every instruction set, a cache of several chunks, window ${window}`, () => {
+      for (const dtype of DTYPES) {
+        const o: TreeOptions = { dtype, headDim: 16, queryHeads: 3, kvHeads: 1, rows: 700, nodes: 20, depth: 6, window }
+        for (const isa of isas) sameAsOneThread(isa, [setup(o)], { n: 20, h: 3, d: 16 })
+      }
+    })
+  }
+
+  it('caches longer than a wave of chunks, alone and beside shorter ones', () => {
+    const shared = { dtype: 'bf16', headDim: 256, queryHeads: 8, kvHeads: 1, nodes: 12, depth: 4 } as const
+    const items = [2700, 0, 1285].map((rows) => setup({ ...shared, rows }))
+    sameAsOneThread(fastestIsa, items.slice(0, 1), { n: 12, h: 8, d: 256 }, [5])
+    sameAsOneThread(fastestIsa, items, { n: 12, h: 8, d: 256 }, [16])
+  })
+})
+
 describe('tree_attention and what it may not see', () => {
   it('rows behind the last node', () => {
     for (const dtype of DTYPES) {
