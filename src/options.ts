@@ -264,8 +264,9 @@ export const LoadOptions = strict({
   /**
    * How weights that are multiplied are held. `full`: in `dtype`. `int8`: as whole numbers of one byte with a scale for each output column,
    * rounded while loading; the embedding table, norms and biases stay as they are. Half the bytes of bf16 to hold and to read in every
-   * step: faster for models that do not fit into the processor's caches, whose steps wait for memory, and slower for those that do. The
-   * model is another one, slightly: README.md has what it costs. Speculation stays exact. Default `full`.
+   * step: faster where steps wait for memory (plain decoding, small trees, models larger than the processor's caches), a little slower
+   * where they compute (prefill, large trees). The model is another one, slightly: README.md has what it costs. Speculation stays exact.
+   * Default `full`.
    */
   weights: oneOf(['full', 'int8']).default('full'),
   /** Compute threads, 0 to 1024; 0 is one per physical core. Default 0. */
