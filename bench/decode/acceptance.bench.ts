@@ -6,36 +6,34 @@
 //   npm run bench -- decode/acceptance                      the project's own sources as prompts
 //   npm run bench -- decode/acceptance FILE... [options]    any text files
 //
-// A prompt is the head of a file after a line with its path; the text behind it is never shown to the model. Before anything is printed,
+// A prompt is the head of a file after a line with its path; the text behind it is never shown to the model. Before anything is reported,
 // each tree's tokens are compared with plain decoding of the same prompt over the same cache.
 import { readdir, readFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
-import { Command } from 'commander'
+import { Option } from 'commander'
 import { table } from '../../src/cli/format.js'
-import { type Engine, isGorgonError, loadEngine, packageRoot, type Result } from '../../src/index.js'
-import { medianOf } from '../support/statistics.js'
+import { type Engine, type GenerateOptions, loadEngine, packageRoot, type Result } from '../../src/index.js'
+import { benchCommand, commandLine, runBench, showProgress, wholeNumber, wrongResult } from '../support/command.js'
+import { interleave } from '../support/interleave.js'
+import { machineRecord } from '../support/machine.js'
+import { type BenchResult, writeResult } from '../support/results.js'
+import { type AcceptanceMeasurement, type AcceptanceOptions, acceptanceTable } from './acceptance.report.js'
 
-interface Options {
-  readonly model?: string
+const BENCH = 'decode/acceptance'
+
+interface Given {
+  readonly model: string
   readonly heads?: string
-  readonly tree: string[]
+  readonly tree: readonly string[]
   readonly prompts: number
   readonly promptTokens: number
   readonly tokens: number
+  readonly rounds: number
   readonly kv: 'full' | 'snapkv' | 'h2o' | 'streaming'
-  readonly budget?: number
+  readonly budget: number
   readonly temperature: number
-  readonly json?: boolean
-}
-
-/** What one tree did on one prompt. */
-interface Measurement {
-  readonly prompt: string
-  readonly tree: string
-  readonly tokensPerStep: number
-  readonly byDepth: readonly { readonly offered: number; readonly accepted: number }[]
-  readonly msPerToken: number
-  readonly plainMsPerToken: number
+  readonly threads: number
+  readonly out: string
 }
 
 /** `count` of them, spread evenly. */
@@ -54,138 +52,94 @@ async function promptOf(engine: Engine, file: string, tokens: number): Promise<I
   return (await engine.tokenize(text)).slice(0, tokens)
 }
 
-const decodeMs = (result: Result): number => result.timing.decodeMs / result.usage.completion
-
-async function measure(engine: Engine, file: string, options: Options): Promise<Measurement[]> {
-  const prompt = await promptOf(engine, file, options.promptTokens)
-  const run = async (tree: string | null): Promise<Result> =>
+async function measure(engine: Engine, file: string, given: Given): Promise<AcceptanceMeasurement[]> {
+  const prompt = await promptOf(engine, file, given.promptTokens)
+  const run = (speculation: GenerateOptions['speculation']) => async (): Promise<Result> =>
     engine.generate(prompt, {
-      maxTokens: options.tokens,
+      maxTokens: given.tokens,
       ignoreEos: true,
-      temperature: options.temperature,
+      temperature: given.temperature,
       seed: 1,
-      kv: { policy: options.kv, ...(options.budget === undefined ? {} : { budget: options.budget }) },
-      speculation: tree === null ? { mode: 'off' } : { mode: 'medusa', tree: /^\d+$/.test(tree) ? Number(tree) : tree },
+      kv: { policy: given.kv, budget: given.budget },
+      speculation,
     })
-  const measurements: Measurement[] = []
-  for (const tree of options.tree) {
-    // A B B A: a drift of the machine's speed falls on both arms alike.
-    const plain = [await run(null)]
-    const speculated = [await run(tree), await run(tree)]
-    plain.push(await run(null))
-    for (const result of [...plain, ...speculated]) {
-      if (result.text !== plain[0]!.text)
-        throw new Error(`${file}: ${tree} gave other tokens than plain decoding: a bug, please report it`)
+  const decodeMs = ({ timing, usage }: Result): number => timing.decodeMs / usage.completion
+  const measurements: AcceptanceMeasurement[] = []
+  for (const tree of given.tree) {
+    const arms = {
+      plain: run({ mode: 'off' }),
+      speculated: run({ mode: 'medusa', tree: /^\d+$/.test(tree) ? Number(tree) : tree }),
+    }
+    const { plain, speculated } = await interleave(arms, { rounds: given.rounds })
+    for (const { tokens } of [...plain, ...speculated]) {
+      if (Buffer.compare(Buffer.from(tokens.buffer), Buffer.from(plain[0]!.tokens.buffer)) !== 0) {
+        throw wrongResult(`${file}: tree ${tree} gave other tokens than plain decoding`)
+      }
     }
     const { speculation } = speculated[0]!
     measurements.push({
       prompt: relative(process.cwd(), file),
-      tree: speculation.tree,
+      tree,
+      nodes: speculation.nodes,
       tokensPerStep: speculation.tokensPerStep,
-      byDepth: speculation.byDepth,
-      msPerToken: medianOf(speculated.map(decodeMs)),
-      plainMsPerToken: medianOf(plain.map(decodeMs)),
+      byDepth: speculation.byDepth.map(({ offered, accepted }) => ({ offered, accepted })),
+      msPerToken: speculated.map(decodeMs),
+      plainMsPerToken: plain.map(decodeMs),
     })
   }
   return measurements
 }
 
-const percent = (accepted: number, offered: number): string =>
-  offered === 0 ? '-' : `${Math.round((100 * accepted) / offered)}%`
-
-/** Steps weigh alike, so means over prompts are harmonic: all tokens over all steps of equally long texts. */
-function summarise(measurements: readonly Measurement[]): string[][] {
-  const trees = [...new Set(measurements.map((m) => m.tree))]
-  const depth = Math.max(...measurements.map((m) => m.byDepth.length))
-  const rows = [
-    [
-      'tree',
-      'prompts',
-      'tokens/step',
-      'lowest',
-      'highest',
-      ...Array.from({ length: depth }, (_, d) => `depth ${d + 1}`),
-      'x plain',
-    ],
-  ]
-  for (const tree of trees) {
-    const of = measurements.filter((m) => m.tree === tree)
-    const rates = of.map((m) => m.tokensPerStep)
-    const harmonic = rates.length / rates.reduce((sum, rate) => sum + 1 / rate, 0)
-    const depths = Array.from({ length: depth }, (_, d) => {
-      const sum = (key: 'offered' | 'accepted'): number =>
-        of.reduce((total, m) => total + (m.byDepth[d]?.[key] ?? 0), 0)
-      return percent(sum('accepted'), sum('offered'))
-    })
-    rows.push([
-      tree,
-      String(of.length),
-      harmonic.toFixed(2),
-      Math.min(...rates).toFixed(2),
-      Math.max(...rates).toFixed(2),
-      ...depths,
-      medianOf(of.map((m) => m.plainMsPerToken / m.msPerToken)).toFixed(2),
-    ])
-  }
-  return rows
-}
-
-async function main(files: string[], options: Options): Promise<void> {
-  const paths = files.length > 0 ? files : await ownSources(options.prompts)
-  const engine = await loadEngine({
-    model: options.model ?? 'demo',
-    ...(options.heads === undefined ? {} : { heads: options.heads }),
+async function main(files: string[], given: Given): Promise<void> {
+  const paths = files.length > 0 ? files : await ownSources(given.prompts)
+  await using engine = await loadEngine({
+    model: given.model,
+    threads: given.threads,
+    ...(given.heads !== undefined && { heads: given.heads }),
   })
-  try {
-    const measurements: Measurement[] = []
-    for (const [i, file] of paths.entries()) {
-      if (process.stderr.isTTY) process.stderr.write(`\r${i + 1} of ${paths.length} prompts`)
-      measurements.push(...(await measure(engine, file, options)))
-    }
-    if (process.stderr.isTTY) process.stderr.write('\r\u001b[K')
-    if (options.json) {
-      process.stdout.write(`${JSON.stringify({ engine: engine.info, options, measurements }, null, 2)}\n`)
-      return
-    }
-    const { backend, isa, dtype, threads } = engine.info
-    process.stdout.write(
-      `${paths.length} prompts of at most ${options.promptTokens} tokens, ${options.tokens} tokens after each, `,
-    )
-    process.stdout.write(
-      `temperature ${options.temperature}, ${options.kv} cache; ${backend} ${isa} ${dtype}, ${threads} threads\n\n`,
-    )
-    process.stdout.write(table(summarise(measurements)))
-    process.stdout.write(
-      '\ndepth d: drafts accepted of those offered there. x plain: decoding time per token, plain over speculated, median of prompts.\n',
-    )
-  } finally {
-    await engine.close()
+  const measurements: AcceptanceMeasurement[] = []
+  for (const [i, file] of paths.entries()) {
+    showProgress(`${i + 1} of ${paths.length} prompts`)
+    measurements.push(...(await measure(engine, file, given)))
   }
+  showProgress()
+  const { model, promptTokens, tokens, kv, budget, temperature } = given
+  const result: BenchResult<AcceptanceOptions, AcceptanceMeasurement> = {
+    schema: 1,
+    bench: BENCH,
+    command: commandLine(BENCH),
+    machine: machineRecord(engine.info),
+    options: { model, promptTokens, tokens, kv, budget, temperature },
+    measurements,
+  }
+  const path = await writeResult(result, given.out)
+  process.stdout.write(`${table(acceptanceTable(measurements))}\n`)
+  process.stdout.write(
+    'depth d: drafts accepted of those offered there; x plain: decoding speed over plain decoding, median of prompts (p10–p90)\n',
+  )
+  process.stdout.write(`${path}\n`)
 }
 
-const whole = (text: string): number => {
-  const value = Number(text)
-  if (!Number.isSafeInteger(value) || value < 1) throw new Error(`${text} is not a whole number from 1`)
-  return value
-}
-
-try {
-  await new Command('acceptance')
-    .description('Tokens per step and acceptance by depth, beside plain decoding.')
+const policies = new Option('--kv <policy>', 'which rows of the prompt are kept').choices([
+  'full',
+  'snapkv',
+  'h2o',
+  'streaming',
+])
+await runBench(
+  benchCommand(BENCH, 'Tokens per step and acceptance by depth, beside plain decoding.')
     .argument('[files...]', "prompts; without any, the project's own sources")
-    .option('--model <dir>', 'model folder; the demo model without')
+    .option('--model <dir>', 'model folder', 'demo')
     .option('--heads <dir>', 'heads folder')
-    .option('--tree <tree...>', 'trees to compare', ['auto', 'mc_sim_7b_63', 'chain:4'])
-    .option('--prompts <n>', 'how many of the own sources', whole, 16)
-    .option('--prompt-tokens <n>', 'tokens of a file that become the prompt', whole, 400)
-    .option('--tokens <n>', 'tokens to generate', whole, 100)
-    .option('--kv <policy>', 'full, snapkv, h2o or streaming', 'full')
-    .option('--budget <n>', 'rows kept', whole)
+    .option('--tree <tree...>', 'trees to compare', ['auto', '8', '16', 'mc_sim_7b_63', 'chain:4'])
+    .option('--prompts <n>', 'how many of the own sources', wholeNumber(), 16)
+    .option('--prompt-tokens <n>', 'tokens of a file that become the prompt', wholeNumber(), 400)
+    .option('--tokens <n>', 'tokens to generate', wholeNumber(2), 100)
+    .option('--rounds <n>', 'runs of each tree and prompt', wholeNumber(), 2)
+    .addOption(policies.default('full'))
+    .option('--budget <n>', 'rows kept', wholeNumber(), 1024)
     .option('--temperature <t>', '0 is greedy', Number, 0)
-    .option('--json', 'every measurement as JSON')
-    .action(main)
-    .parseAsync()
-} catch (error) {
-  process.stderr.write(`${isGorgonError(error) ? `${error.code}: ` : ''}${(error as Error).message}\n`)
-  process.exitCode = 1
-}
+    .option('--threads <n>', 'compute threads; 0 is one per physical core', wholeNumber(0), 0)
+    .addHelpText('after', '\nWith default options: about 10 s on a server with AMX, a minute elsewhere.')
+    .action(main),
+)
