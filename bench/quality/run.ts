@@ -47,7 +47,7 @@ export interface Defaults {
   readonly quick: { readonly lengths: readonly number[]; readonly cases: number }
 }
 
-const minutesOf = (text: string): number => {
+export const minutesOf = (text: string): number => {
   const minutes = Number(text)
   if (text.trim() !== '' && Number.isFinite(minutes) && minutes >= 0) return minutes
   throw new InvalidArgumentError('Use a number of minutes, or 0 for no limit.')

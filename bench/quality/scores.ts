@@ -1,19 +1,21 @@
 // Scores of many cases as numbers a reader can trust: means in points, intervals, and what an arm loses against another on the same cases.
 
-import type { ArmKind } from './arms.js'
+import { z } from 'zod'
+import { ARM_KINDS } from './arms.js'
 
 /** What one arm made of the cases of one length. */
-export interface ArmScores {
-  readonly arm: string
-  readonly kind: ArmKind
+export const ArmScores = z.object({
+  arm: z.string(),
+  kind: z.enum(ARM_KINDS),
   /** Rows kept; null keeps all. */
-  readonly budget: number | null
-  readonly length: number
+  budget: z.number().nullable(),
+  length: z.number(),
   /** Mean of the cases. */
-  readonly promptTokens: number
+  promptTokens: z.number(),
   /** Per case, see `encodeScores`. */
-  readonly scores: string
-}
+  scores: z.string().regex(/^(\d+|-)( (\d+|-))*$/),
+})
+export type ArmScores = Readonly<z.infer<typeof ArmScores>>
 
 /** Scores from 0 to 1 as hundredths between spaces, `-` for a case that was not asked: one line of a result file instead of many. */
 export function encodeScores(scores: readonly (number | null)[]): string {

@@ -15,8 +15,11 @@ export interface Rendered {
 
 /** What `AREA/NAME.report.ts` exports. */
 export interface ReportModule {
-  /** @param results the newest of each machine and variant; at least one, newest first. */
-  report(results: readonly BenchResult[]): Rendered
+  /**
+   * @param results the newest of each machine and variant; at least one, newest first.
+   * @param resultsOf the same of another benchmark, for tables that need several; may be none.
+   */
+  report(results: readonly BenchResult[], resultsOf: (bench: string) => readonly BenchResult[]): Rendered
   /** Tells apart results of one machine that do not replace each other, such as those of two models. Default: every newer one replaces. */
   variantOf?(result: BenchResult): string
 }
@@ -135,17 +138,19 @@ export async function writeReports(root: string, modules: ReadonlyMap<string, Re
   const failures: string[] = []
   const tables = new Map<string, string>()
   const plots = new Map<string, string>()
-  for (const [bench, { report, variantOf }] of modules) {
+  const resultsOf = (bench: string): BenchResult[] =>
+    newestOf(
+      results.filter((result) => result.bench === bench),
+      modules.get(bench)?.variantOf,
+    )
+  for (const [bench, { report }] of modules) {
     try {
-      const own = newestOf(
-        results.filter((result) => result.bench === bench),
-        variantOf,
-      )
+      const own = resultsOf(bench)
       if (own.length === 0) {
         remarks.push(`${bench}: no results`)
         continue
       }
-      const rendered = report(own)
+      const rendered = report(own, resultsOf)
       for (const [name, table] of Object.entries(rendered.tables)) tables.set(name, table)
       for (const [name, plot] of Object.entries(rendered.plots)) plots.set(name, plot)
     } catch (error) {

@@ -6,7 +6,7 @@ export function markdownTable(rows: readonly (readonly string[])[]): string {
   const [head = [], ...body] = rows
   const line = (cells: readonly string[]): string => `| ${cells.map(escaped).join(' | ')} |\n`
   const isNumbers = (column: number): boolean =>
-    column > 0 && body.every((row) => /^([-+−]?\d|–|$)/.test(row[column] ?? ''))
+    column > 0 && body.every((row) => /^(\*\*)?([-+−±]?\d|–|$)/.test(row[column] ?? ''))
   const rule = `|${head.map((_, column) => (isNumbers(column) ? ' ---: |' : ' --- |')).join('')}\n`
   return line(head) + rule + body.map(line).join('')
 }

@@ -15,7 +15,7 @@ test('a table has a head, a rule, and cells of one line each', () => {
 
 test('numbers are set to the right, words to the left', () => {
   const rule = (...cells: string[]) => markdownTable([cells.map(() => 'x'), cells]).split('\n')[1]
-  expect(rule('8', '1.5 (1–2)', 'word', '–', '-3')).toBe('| --- | ---: | --- | ---: | ---: |')
+  expect(rule('8', '1.5 (1–2)', 'word', '–', '-3', '**4 (−1)**')).toBe('| --- | ---: | --- | ---: | ---: | ---: |')
 })
 
 test.each([
