@@ -60,7 +60,7 @@ const LINE_HEIGHT = 18
 /** Below the plot: tick labels and the axis's own. */
 const FOOT = 46
 /** Of a 12 px letter, about: enough to wrap a legend. */
-const LETTER = 6.6
+const LETTER = 7
 
 /** Told apart also by those who see few colours (Okabe and Ito); repeated with dashes. */
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9'] as const
