@@ -145,29 +145,16 @@ function entryOf(entry: GgufValue): Buffer[] {
 
 const arrayOf = (type: number, length: number): Buffer[] => [u32(VALUE_TYPES.array), u32(type), u64(length)]
 
-function u32(value: number): Buffer {
-  const bytes = Buffer.alloc(4)
-  bytes.writeUInt32LE(value)
-  return bytes
+function number(bytes: number, write: (into: Buffer) => void): Buffer {
+  const into = Buffer.alloc(bytes)
+  write(into)
+  return into
 }
 
-function i32(value: number): Buffer {
-  const bytes = Buffer.alloc(4)
-  bytes.writeInt32LE(value)
-  return bytes
-}
-
-function f32(value: number): Buffer {
-  const bytes = Buffer.alloc(4)
-  bytes.writeFloatLE(value)
-  return bytes
-}
-
-function u64(value: number): Buffer {
-  const bytes = Buffer.alloc(8)
-  bytes.writeBigUInt64LE(BigInt(value))
-  return bytes
-}
+const u32 = (value: number): Buffer => number(4, (into) => into.writeUInt32LE(value))
+const i32 = (value: number): Buffer => number(4, (into) => into.writeInt32LE(value))
+const f32 = (value: number): Buffer => number(4, (into) => into.writeFloatLE(value))
+const u64 = (value: number): Buffer => number(8, (into) => into.writeBigUInt64LE(BigInt(value)))
 
 function string(text: string): Buffer {
   const bytes = Buffer.from(text)

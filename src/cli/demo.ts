@@ -1,11 +1,10 @@
 // gorgon demo: plain decoding beside Medusa and SnapKV, on a short prompt and on a long real one, measured while you watch.
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Engine, type GenerateOptions, loadEngine, type Result } from '../index.js'
+import { type Engine, type GenerateOptions, loadEngine, packageRoot, type Result } from '../index.js'
 import { type Given, readGenerateOptions, readLoadOptions } from './args.js'
 import { bytes, table } from './format.js'
 import { type Io, write } from './io.js'
-import { packageFolder } from './package.js'
 import { createProgress } from './progress.js'
 
 const SHORT_PROMPT = `// path: src/collections/lru-cache.ts
@@ -138,7 +137,7 @@ function report(rounds: readonly Round[]): string {
 
 /** The package's own TypeScript: files in path order, each after a line that names it, cut at a line. */
 async function longPrompt(engine: Engine): Promise<string> {
-  const root = packageFolder()
+  const root = packageRoot()
   const names = await readdir(join(root, 'src'), { recursive: true })
   const paths = names.filter((name) => name.endsWith('.ts')).sort()
   let text = ''

@@ -2,10 +2,10 @@
 import { spawnSync } from 'node:child_process'
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from 'node:os'
 import { join } from 'node:path'
-import { type BackendInfo, backends, inspect } from '../index.js'
+import { type BackendInfo, backends, inspect, packageRoot } from '../index.js'
 import { bytes, list } from './format.js'
 import { type Io, write } from './io.js'
-import { packageFolder, packageManifest } from './package.js'
+import { packageManifest } from './package.js'
 
 interface Check {
   readonly name: string
@@ -76,7 +76,7 @@ function checkAddon(): { check: Check; backends: readonly BackendInfo[] } | { ch
 }
 
 function checkTools(): Tools | null {
-  const script = join(packageFolder(), 'scripts', 'build-native.mjs')
+  const script = join(packageRoot(), 'scripts', 'build-native.mjs')
   const { stdout } = spawnSync(process.execPath, [script, '--check', '--json'], { encoding: 'utf8' })
   try {
     return JSON.parse(stdout) as Tools
@@ -140,7 +140,7 @@ function checkMemory(): Check {
 
 async function checkDemoModel(): Promise<Check> {
   const name = 'demo model'
-  const folder = join(packageFolder(), 'models', 'demo')
+  const folder = join(packageRoot(), 'models', 'demo')
   try {
     const { loads, problems } = await inspect(folder)
     if (loads) return { name, ok: true, needed: true, detail: folder }

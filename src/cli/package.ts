@@ -1,16 +1,8 @@
-// Where this package lies, and what its manifest says.
+// What this package's manifest says.
 import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname } from 'node:path'
-
-const require = createRequire(import.meta.url)
-/** By the package's own name: the same from src/ and dist/. */
-const manifestFile = require.resolve('gorgon/package.json')
-
-export function packageFolder(): string {
-  return dirname(manifestFile)
-}
+import { join } from 'node:path'
+import { packageRoot } from '../index.js'
 
 export function packageManifest(): { readonly version: string; readonly engines: { readonly node: string } } {
-  return JSON.parse(readFileSync(manifestFile, 'utf8'))
+  return JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8'))
 }

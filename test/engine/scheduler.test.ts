@@ -1,24 +1,9 @@
 // Who runs when: batches, alignment, turns between prefill and decode, failures, places.
 import { describe, expect, it } from 'vitest'
-import type { SamplingSpec, SessionHandle } from '../../src/native.js'
+import type { SessionHandle } from '../../src/native.js'
 import { Places, Scheduler } from '../../src/scheduler.js'
 import { FakeNative, nativeError } from '../support/fake-native.js'
-
-const GREEDY: SamplingSpec = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  biasIds: new Int32Array(0),
-  biasValues: new Float32Array(0),
-  seed: 0n,
-  minTokens: 0,
-  suppressedIds: new Int32Array(0),
-  logprobs: -1,
-}
+import { GREEDY } from '../support/native-session.js'
 
 /** Plain decoding of `steps` tokens, after `length` of prompt. */
 async function decode(native: FakeNative, scheduler: Scheduler, length: number, steps: number): Promise<number[]> {
