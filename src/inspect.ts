@@ -59,6 +59,8 @@ export interface WeightsSummary {
   /** Numbers in the tensors the model uses; tied ones once. */
   readonly parameters: number
   readonly bytes: number
+  /** The same with int8 weights: matrices as bytes and scales, vectors as f32, the embedding table as it is unless it is the lm_head too. */
+  readonly int8Bytes: number
   /** What the weights are held in unless asked otherwise. */
   readonly dtype: WeightDtype
   /** K and V of one token over all layers, held in `dtype`. */
@@ -80,6 +82,8 @@ export interface HeadsSummary {
   readonly tokenMap: boolean
   readonly parameters: number
   readonly bytes: number
+  /** The same with int8 weights. */
+  readonly int8Bytes: number
   /** As stored; they are held in the model's. */
   readonly dtype: WeightDtype
   /** What their configuration calls the model they were trained on. */
@@ -191,13 +195,22 @@ function summariseHeads(heads: HeadsFolder): HeadsSummary {
 }
 
 /** Totals over the distinct slices of a table: a shared tensor counts once. */
-function sumSlices(tensors: Readonly<Record<string, TensorSlice>>): { parameters: number; bytes: number } {
+function sumSlices(
+  tensors: Readonly<Record<string, TensorSlice>>,
+): Pick<WeightsSummary, 'parameters' | 'bytes' | 'int8Bytes'> {
   const distinct = new Map(Object.values(tensors).map((slice) => [`${slice.file}:${slice.begin}`, slice]))
+  const onlyGathered = 'lm_head' in tensors ? tensors['embed'] : undefined
   let parameters = 0
   let bytes = 0
-  for (const { shape, begin, end } of distinct.values()) {
-    parameters += shape.reduce((product, size) => product * size, 1)
-    bytes += end - begin
+  let int8Bytes = 0
+  for (const slice of distinct.values()) {
+    const [rows = 0, depth] = slice.shape
+    const count = rows * (depth ?? 1)
+    const asStored = slice.end - slice.begin
+    parameters += count
+    bytes += asStored
+    // A scale for each row of a matrix, which is a column of the product.
+    int8Bytes += slice === onlyGathered ? asStored : depth === undefined ? 4 * count : count + 4 * rows
   }
-  return { parameters, bytes }
+  return { parameters, bytes, int8Bytes }
 }

@@ -39,7 +39,16 @@ test('the demo model, with the heads it brings along', async () => {
       bosId: 0,
       eosIds: [1],
     },
-    weights: { files: 1, tensors: 56, parameters: 11015040, bytes: 22030080, dtype: 'bf16', kvBytesPerToken: 3072 },
+    weights: {
+      files: 1,
+      tensors: 56,
+      parameters: 11015040,
+      bytes: 22030080,
+      // Of these, 11010048 in the 24832 rows of matrices and 4992 in norms.
+      int8Bytes: 11010048 + 4 * 24832 + 4 * 4992,
+      dtype: 'bf16',
+      kvBytesPerToken: 3072,
+    },
     tokenizer: true,
     heads: {
       path: join(packageRoot(), 'heads', 'demo'),
@@ -52,6 +61,7 @@ test('the demo model, with the heads it brings along', async () => {
       tokenMap: false,
       parameters: 591360,
       bytes: 1182720,
+      int8Bytes: 4 * (384 * 384 + 4 * 384 + 4 * 384),
       dtype: 'bf16',
       baseModel: '../../models/demo',
       warnings: [],
@@ -88,6 +98,13 @@ describe('what it says of', () => {
     expect(model!.rope.scale).toBeCloseTo(1.1386, 4)
     expect(weights).toMatchObject({ dtype: 'f16', kvBytesPerToken: 2 * 2 * 16 * 2 })
     expect({ tokenizer, heads, loads }).toEqual({ tokenizer: false, heads: null, loads: true })
+  })
+
+  test('int8 weights: an embedding table that is only gathered stays as it is', async () => {
+    const { dir } = await writeTinyModel(next(), { layers: 1, hidden: 64, ffn: 96, vocab: 128, dtype: 'f32' })
+    const { weights } = await inspect(dir)
+    const [matrices, rows] = [30720 + 128 * 64, 448 + 128]
+    expect(weights!.int8Bytes).toBe(matrices + 4 * rows + 4 * (3 * 64) + 4 * (128 * 64))
   })
 
   test('fused heads, whose weights are not counted as the model’s', async () => {

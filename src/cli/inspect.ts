@@ -65,6 +65,7 @@ function describeWeights(weights: WeightsSummary): Entry[] {
       'weights',
       `${count(weights.parameters)} parameters, ${weights.dtype}, ${bytes(weights.bytes)}, ${weights.tensors} tensors in ${weights.files} ${weights.files === 1 ? 'file' : 'files'}`,
     ],
+    ['', `${bytes(weights.int8Bytes)} with --weights int8`],
     ['KV cache', `${bytes(weights.kvBytesPerToken)} per token, ${bytes(weights.kvBytesPerToken * 1024)} per 1024`],
   ]
 }

@@ -22,6 +22,7 @@ test('says what the demo model is, heads included', async () => {
   expect(stdout).toMatch(/^attention +GQA: 6 query and 2 KV heads of 64$/m)
   expect(stdout).toMatch(/^positions +16384, RoPE default \(theta 500000, scale 1\)$/m)
   expect(stdout).toMatch(/^weights +11\.0 M parameters, bf16, 21\.0 MiB, \d+ tensors in 1 file$/m)
+  expect(stdout).toMatch(/^ +10\.6 MiB with --weights int8$/m)
   expect(stdout).toMatch(/^KV cache +3\.0 KiB per token/m)
   expect(stdout).toMatch(/^Medusa heads +4, 1 block each, through the model's lm_head$/m)
   expect(stdout).toMatch(/^loads +yes$/m)

@@ -219,26 +219,29 @@ describe('medusa_heads', () => {
     expectSameBits(run(fastestIsa, 1, c, inputs), out.values(), { random, axes: { s: 4, v: 33 } })
   })
 
-  it('every product takes bf16 values when weights are bf16: z is rounded before it is projected', () => {
-    const c: HeadsCase = {
-      dtype: 'bf16',
-      rows: 3,
-      width: 40,
-      headCount: 2,
-      blockCount: 2,
-      columns: 40,
-      sharedProjection: true,
-      bias: true,
-    }
-    const random = new Random(`medusa_heads bf16 ${nameOf(c)}`)
-    const projection = Float32Array.from({ length: 1600 }, (_, i) => Number(i % 41 === 0))
-    const z = run(fastestIsa, 1, c, { ...inputsOf(c, random), projection })
-    expectSameBits(
-      z,
-      z.map((value) => round('bf16', value)),
-      { random, axes: { head: 2, s: 3, i: 40 } },
-    )
-  })
+  it.each(['bf16', 'int8'] as const)(
+    'every product takes bf16 values when weights are %s: z is rounded before it is projected',
+    (dtype) => {
+      const c: HeadsCase = {
+        dtype,
+        rows: 3,
+        width: 40,
+        headCount: 2,
+        blockCount: 2,
+        columns: 40,
+        sharedProjection: true,
+        bias: true,
+      }
+      const random = new Random(`medusa_heads bf16 ${nameOf(c)}`)
+      const projection = Float32Array.from({ length: 1600 }, (_, i) => Number(i % 41 === 0))
+      const z = run(fastestIsa, 1, c, { ...inputsOf(c, random), projection })
+      expectSameBits(
+        z,
+        z.map((value) => round('bf16', value)),
+        { random, axes: { head: 2, s: 3, i: 40 } },
+      )
+    },
+  )
 
   it('NaN stays in its row', () => {
     const c: HeadsCase = {
