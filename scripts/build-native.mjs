@@ -20,6 +20,7 @@ const usage = `usage: node scripts/build-native.mjs [--debug] [--install | --che
 environment
   CUDA=auto|on|off    auto (default): when CMake finds a CUDA compiler; on: or fail; off: never
   SANITIZE=address    AddressSanitizer and UBSan, into build-asan
+  EMULATE=amx         the AMX code on software tiles, to test it on any x86-64 processor, into build-emulated
 `
 
 class BuildProblem extends Error {}
@@ -174,7 +175,9 @@ async function build({ isDebug, isInstall }) {
   const cuda = choice('CUDA', ['auto', 'on', 'off'])
   const isSanitized = choice('SANITIZE', ['', 'address']) === 'address'
   const config = isDebug ? 'Debug' : 'Release'
-  const out = join(root, isSanitized ? 'build-asan' : 'build')
+  const isEmulated = choice('EMULATE', ['', 'amx']) === 'amx'
+  const variant = `${isSanitized ? '-asan' : ''}${isEmulated ? '-emulated' : ''}`
+  const out = join(root, `build${variant}`)
   const addon = join(out, config, 'gorgon.node')
   const isSameBuild = isBuiltHere(out) && cached(out, 'GORGON_CUDA') === cuda
   if (isInstall && isSameBuild && isUpToDate(addon)) return 'gorgon: the native addon is up to date'
@@ -184,13 +187,14 @@ async function build({ isDebug, isInstall }) {
 
   const options = ['--out', out, '--config', config, '--log-level', 'error']
   options.push(`--CDGORGON_CUDA=${cuda}`, `--CDGORGON_SANITIZE=${isSanitized ? 'ON' : 'OFF'}`)
+  options.push(`--CDGORGON_EMULATE_AMX=${isEmulated ? 'ON' : 'OFF'}`)
   await configure(out, options)
   const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL || String(availableParallelism())
   await cmakeJs('build', [...options, '--parallel', jobs])
   if (!existsSync(addon))
     throw new BuildProblem(`The build finished but left no ${addon}. This is a bug in CMakeLists.txt.`)
   const seconds = ((Date.now() - started) / 1000).toFixed(1)
-  return `gorgon: built ${relative(root, addon)} in ${seconds} s (CUDA=${cuda}${isSanitized ? ', SANITIZE=address' : ''})`
+  return `gorgon: built ${relative(root, addon)} in ${seconds} s (CUDA=${cuda}${isSanitized ? ', SANITIZE=address' : ''}${isEmulated ? ', EMULATE=amx' : ''})`
 }
 
 function describe(tools) {

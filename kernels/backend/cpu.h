@@ -14,6 +14,9 @@ GORGON_DECLARE_ISA(portable)
 GORGON_DECLARE_ISA(avx2)
 GORGON_DECLARE_ISA(avx512)
 #endif
+#if defined(GORGON_HAS_AMX_TABLE)
+GORGON_DECLARE_ISA(amx)
+#endif
 #undef GORGON_DECLARE_ISA
 
 }  // namespace gorgon

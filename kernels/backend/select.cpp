@@ -1,5 +1,6 @@
 // The tables of this build in order of preference, and the choice of one by name.
 #include "backend/cpu.h"
+#include "common/amx.h"
 #include "common/context.h"
 
 namespace gorgon {
@@ -18,6 +19,11 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq");
 }
 #endif
+#if defined(GORGON_EMULATE_AMX)
+bool has_amx_table() { return has_avx2() && has_amx(); }
+#elif defined(GORGON_HAS_AMX_TABLE)
+bool has_amx_table() { return has_avx512() && has_amx(); }
+#endif
 
 Backend cpu_table(const char* isa, bool (*usable)(), void (*fill)(Backend&)) {
   Backend table{};
@@ -32,17 +38,26 @@ Backend cpu_table(const char* isa, bool (*usable)(), void (*fill)(Backend&)) {
 }  // namespace
 
 const std::vector<const Backend*>& backends() {
+#if defined(GORGON_HAS_AMX_TABLE)
+  static const Backend amx_table = cpu_table("amx", has_amx_table, amx::fill_cpu_table);
+#endif
 #if defined(__x86_64__)
   static const Backend avx512_table = cpu_table("avx512", has_avx512, avx512::fill_cpu_table);
   static const Backend avx2_table = cpu_table("avx2", has_avx2, avx2::fill_cpu_table);
 #endif
   static const Backend portable_table = cpu_table("portable", always, portable::fill_cpu_table);
   static const std::vector<const Backend*> tables = {
+#if defined(GORGON_HAS_AMX_TABLE) && !defined(GORGON_EMULATE_AMX)
+      &amx_table,
+#endif
 #if defined(__x86_64__)
       &avx512_table,
       &avx2_table,
 #endif
       &portable_table,
+#if defined(GORGON_EMULATE_AMX)
+      &amx_table,  // never chosen unless asked for
+#endif
   };
   return tables;
 }

@@ -19,6 +19,10 @@
 #include <immintrin.h>
 #endif
 
+#if defined(GORGON_EMULATE_AMX_HERE) || (defined(__AMX_TILE__) && defined(__AMX_BF16__))
+#define GORGON_SIMD_AMX 1
+#endif
+
 #ifndef GORGON_ISA
 #error "simd.h belongs to files compiled once per instruction set (GORGON_ISA)"
 #endif
@@ -198,6 +202,32 @@ GORGON_INLINE F32x16 load_int8(const void* p) { GORGON_LANEWISE(static_cast<floa
 #endif
 
 GORGON_INLINE F32x16 zero() { return broadcast(0.0f); }
+
+/** Thirty-two bf16 values, already such, to 64 bytes. */
+GORGON_INLINE void store_bf16_line(void* to, F32x16 low, F32x16 high) {
+#if GORGON_SIMD_AVX512
+  alignas(64) static constexpr uint16_t kUpperHalves[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                                            33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+  _mm512_storeu_si512(to, _mm512_permutex2var_epi16(_mm512_castps_si512(low.v), _mm512_load_si512(kUpperHalves), _mm512_castps_si512(high.v)));
+#else
+  float lanes[2 * kLanes];
+  store(lanes, low);
+  store(lanes + kLanes, high);
+  for (int i = 0; i < 2 * kLanes; ++i) store_element(DType::kBf16, to, i, lanes[i]);
+#endif
+}
+
+/** Sixteen pairs of bf16 values, already such, to 64 bytes: the inverse of load_bf16_pairs. */
+GORGON_INLINE void store_bf16_pairs(void* to, F32x16 even, F32x16 odd) {
+#if GORGON_SIMD_AVX512
+  _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(even.v), 16), _mm512_castps_si512(odd.v)));
+#else
+  float lanes[2][kLanes];
+  store(lanes[0], even);
+  store(lanes[1], odd);
+  for (int i = 0; i < 2 * kLanes; ++i) store_element(DType::kBf16, to, i, lanes[i % 2][i / 2]);
+#endif
+}
 
 /** Sixteen lanes of `values`, or the first `count` of them and zeros. */
 GORGON_INLINE F32x16 load_first(const float* values, int64_t count) {

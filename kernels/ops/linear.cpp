@@ -1,4 +1,9 @@
 // linear on the CPU: every thread takes a contiguous run of column blocks and keeps their weights in its cache while it goes over the rows.
+//
+//   vectors          3 blocks by up to 96 rows at a time, whole depth
+//   AMX, few rows    a decoding step: each thread packs the rows for itself and reads its weights once
+//   AMX, a prompt    the rows are packed together once; then 12 blocks by 512 rows, 512 deep at a time, so that the columns of a product
+//                    stay in the first-level cache and the rows in the second
 #include "ops/linear.h"
 
 #include "ops/tile_product.h"
@@ -7,50 +12,129 @@ namespace gorgon::GORGON_ISA {
 
 namespace {
 
-// Columns per task: as many blocks as the widest register tile takes. Small enough to balance, wide enough to read x seldom.
-constexpr int64_t kBlocksPerTask = 3;
-// Rows whose inputs stay in the second-level cache while a task goes over them.
-constexpr int64_t kRowsPerPass = 96;
+/** Column blocks that any of the ways below takes at once. */
+constexpr int64_t kMostBlocks = 12;
 
-/** `scales` are of int8 columns, else null. */
-void finish_rows(const LinearArgs& args, const float* sums, int64_t sums_stride, const float* scales, int64_t row, int64_t rows,
-                 int64_t column, int64_t columns) {
+/** Sums of `rows` rows from `row`, for the columns of the blocks [first_block, last_block): scaled if int8, then bias, then residual. */
+void finish(const LinearArgs& args, const float* sums, int64_t sums_stride, int64_t row, int64_t rows, int64_t first_block, int64_t last_block) {
+  const int64_t column = first_block * kTileColumns;
+  const int64_t columns = last_block * kTileColumns < args.w.columns ? last_block * kTileColumns - column : args.w.columns - column;
+  const bool scaled = args.w.dtype == DType::kInt8;
+  float scales[kMostBlocks * kTileColumns];
+  for (int64_t block = first_block; scaled && block < last_block; ++block) {
+    std::memcpy(scales + (block - first_block) * kTileColumns, args.w.scales(block), kTileColumns * sizeof(float));
+  }
   for (int64_t m = 0; m < rows; ++m) {
     const float* sum = sums + m * sums_stride;
     float* out = args.out + (row + m) * args.out_stride + column;
     for (int64_t n = 0; n < columns; ++n) {
-      float value = scales != nullptr ? sum[n] * scales[n] : sum[n];
+      float value = scaled ? sum[n] * scales[n] : sum[n];
       if (args.bias != nullptr) value += args.bias[column + n];
       out[n] = args.add ? out[n] + value : value;
     }
   }
 }
 
+/** Splits the column blocks over the threads, in units of `unit`, and calls visit(first_block, last_block, thread) for at most `most` at once. */
+template <class Visit>
+void for_blocks(const LinearArgs& args, CpuContext& context, int64_t unit, int64_t most, const Visit& visit) {
+  const int64_t blocks = args.w.column_blocks();
+  context.pool.run_ranges(divide_up(blocks, unit), [&](int64_t begin, int64_t end, int thread) {
+    const int64_t last = end * unit < blocks ? end * unit : blocks;
+    for (int64_t block = begin * unit; block < last; block += most) visit(block, block + most < last ? block + most : last, thread);
+  });
+}
+
+void on_vectors(const LinearArgs& args, CpuContext& context) {
+  // As many blocks as the widest register tile takes; rows whose inputs stay in the second-level cache while the blocks go over them.
+  constexpr int64_t kBlocks = 3, kRows = 96, kWidth = kBlocks * kTileColumns;
+  for_blocks(args, context, kBlocks, kBlocks, [&](int64_t first, int64_t last, int) {
+    alignas(64) float sums[kRows * kWidth];
+    for (int64_t row = 0; row < args.rows; row += kRows) {
+      const int64_t rows = row + kRows < args.rows ? kRows : args.rows - row;
+      tile_product(args.x + row * args.x_stride, args.x_stride, rows, args.w, first, last, sums, kWidth, false);
+      finish(args, sums, kWidth, row, rows, first, last);
+    }
+  });
+}
+
+#if GORGON_SIMD_AMX
+
+using amx_tiles::kGroupRows;
+
+void pack_rows(const LinearArgs& args, int64_t first_group, int64_t last_group, std::byte* packed) {
+  const int64_t deep = args.w.depth_tiles(), group_stride = deep * amx_tiles::kRowTileBytes;
+  for (int64_t group = first_group; group < last_group; ++group) {
+    const int64_t row = group * kGroupRows, rows = row + kGroupRows < args.rows ? kGroupRows : args.rows - row;
+    amx_tiles::pack_group(args.x + row * args.x_stride, args.x_stride, rows, 0, deep, packed + group * group_stride);
+  }
+  amx_tiles::memory_is_written();
+}
+
+/** Up to here every thread packs the rows for itself: less work than to wait for each other. */
+constexpr int64_t kFewRows = 64;
+
+Status on_tiles_few_rows(const LinearArgs& args, CpuContext& context) {
+  constexpr int64_t kBlocks = 6, kWidth = kBlocks * kTileColumns;
+  const int64_t deep = args.w.depth_tiles(), groups = divide_up(args.rows, kGroupRows), packed_bytes = groups * deep * amx_tiles::kRowTileBytes;
+  std::byte* scratch = nullptr;
+  GORGON_TRY(context.scratch.get(packed_bytes * context.pool.threads(), &scratch));
+  const int64_t blocks = args.w.column_blocks(), unit = args.rows > kGroupRows ? 2 : 3, units = divide_up(blocks, unit);
+  context.pool.run_ranges(units, [&](int64_t begin, int64_t end, int thread) {
+    alignas(64) float sums[kFewRows * kWidth];
+    std::byte* packed = scratch + thread * packed_bytes;
+    pack_rows(args, 0, groups, packed);
+    amx_tiles::Tiles tiles;
+    const int64_t stop = end * unit < blocks ? end * unit : blocks;
+    for (int64_t first = begin * unit; first < stop; first += kBlocks) {
+      const int64_t last = first + kBlocks < stop ? first + kBlocks : stop;
+      amx_tiles::product(tiles, {packed, deep * amx_tiles::kRowTileBytes, args.rows}, args.w, first, last, 0, deep, sums, kWidth, false);
+      amx_tiles::memory_is_written();
+      finish(args, sums, kWidth, 0, args.rows, first, last);
+    }
+  });
+  return {};
+}
+
+Status on_tiles_prompt(const LinearArgs& args, CpuContext& context) {
+  constexpr int64_t kRows = 512, kDepthTiles = 16;
+  const int64_t deep = args.w.depth_tiles(), groups = divide_up(args.rows, kGroupRows), group_stride = deep * amx_tiles::kRowTileBytes;
+  const int64_t blocks = args.w.column_blocks(), threads = context.pool.threads();
+  const int64_t share = round_up(divide_up(blocks, threads), 2), task_blocks = share < kMostBlocks ? share : kMostBlocks;
+  const int64_t width = task_blocks * kTileColumns, sums_bytes = kRows * width * static_cast<int64_t>(sizeof(float));
+  std::byte* scratch = nullptr;
+  GORGON_TRY(context.scratch.get(groups * group_stride + sums_bytes * threads, &scratch));
+  std::byte* packed = scratch;
+  context.pool.run_ranges(groups, [&](int64_t begin, int64_t end, int) { pack_rows(args, begin, end, packed); });
+  context.pool.run(divide_up(blocks, task_blocks), [&](int64_t task, int thread) {
+    float* sums = reinterpret_cast<float*>(scratch + groups * group_stride + thread * sums_bytes);
+    const int64_t first = task * task_blocks, last = first + task_blocks < blocks ? first + task_blocks : blocks;
+    amx_tiles::Tiles tiles;
+    for (int64_t row = 0; row < args.rows; row += kRows) {
+      const int64_t rows = row + kRows < args.rows ? kRows : args.rows - row;
+      const std::byte* a = packed + row / kGroupRows * group_stride;
+      for (int64_t tile = 0; tile < deep; tile += kDepthTiles) {
+        const int64_t stop = tile + kDepthTiles < deep ? tile + kDepthTiles : deep;
+        amx_tiles::product(tiles, {a + tile * amx_tiles::kRowTileBytes, group_stride, rows}, args.w, first, last, tile, stop, sums, width, tile > 0);
+      }
+      amx_tiles::memory_is_written();
+      finish(args, sums, width, row, rows, first, last);
+    }
+  });
+  return {};
+}
+
+#endif
+
 }  // namespace
 
 Status linear_cpu(const LinearArgs& args, CpuContext& context) {
-  const int64_t blocks = args.w.column_blocks();
-  const int64_t tasks = divide_up(blocks, kBlocksPerTask);
-  constexpr int64_t kWidth = kBlocksPerTask * kTileColumns;
-  context.pool.run_ranges(tasks, [&](int64_t begin, int64_t end, int) {
-    alignas(64) float sums[kRowsPerPass * kWidth];
-    float scales[kWidth];
-    const bool scaled = args.w.dtype == DType::kInt8;
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task * kBlocksPerTask;
-      const int64_t last = first + kBlocksPerTask < blocks ? first + kBlocksPerTask : blocks;
-      const int64_t column = first * kTileColumns;
-      const int64_t columns = last * kTileColumns < args.w.columns ? last * kTileColumns - column : args.w.columns - column;
-      for (int64_t block = first; scaled && block < last; ++block) {
-        std::memcpy(scales + (block - first) * kTileColumns, args.w.scales(block), kTileColumns * sizeof(float));
-      }
-      for (int64_t row = 0; row < args.rows; row += kRowsPerPass) {
-        const int64_t rows = row + kRowsPerPass < args.rows ? kRowsPerPass : args.rows - row;
-        tile_product(args.x + row * args.x_stride, args.x_stride, rows, args.w, first, last, sums, kWidth, false);
-        finish_rows(args, sums, kWidth, scaled ? scales : nullptr, row, rows, column, columns);
-      }
-    }
-  });
+#if GORGON_SIMD_AMX
+  if (amx_tiles::pays(args.w.dtype, args.rows)) {
+    return args.rows <= kFewRows ? on_tiles_few_rows(args, context) : on_tiles_prompt(args, context);
+  }
+#endif
+  on_vectors(args, context);
   return {};
 }
 

@@ -10,6 +10,7 @@
 
 #include "common/packed.h"
 #include "common/simd.h"
+#include "ops/amx_product.h"
 
 namespace gorgon::GORGON_ISA {
 
@@ -113,6 +114,9 @@ static void blocks_of(const float* a, int64_t lda, int64_t m, const PackedMatrix
  */
 static inline void tile_product(const float* a, int64_t lda, int64_t m, const PackedMatrix& w, int64_t first_block,
                                 int64_t last_block, float* c, int64_t ldc, bool keep) {
+#if GORGON_SIMD_AMX
+  if (amx_tiles::pays(w.dtype, m)) return amx_tiles::product_of_rows(a, lda, m, w, first_block, last_block, c, ldc, keep);
+#endif
   switch (w.dtype) {
     case DType::kBf16:
       return tile::blocks_of<DType::kBf16>(a, lda, m, w, first_block, last_block, c, ldc, keep);

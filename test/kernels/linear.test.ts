@@ -110,6 +110,11 @@ describe('linear against the oracle', () => {
         check({ rows, depth: 33, columns: 70, dtype, add: rows % 2 === 0 })
       }
     })
+    it(`${dtype}: prompts: rows, columns and depth around every cut of them`, () => {
+      for (const rows of [66, 511, 513, 530]) check({ rows, depth: 40, columns: 20, dtype })
+      for (const columns of [190, 200, 400]) check({ rows: 67, depth: 32, columns, dtype, bias: true })
+      for (const depth of [480, 512, 513, 1060]) check({ rows: 70, depth, columns: 18, dtype, add: true })
+    })
     it(`${dtype}: bias, residual, both`, () => {
       for (const bias of [false, true]) {
         for (const add of [false, true]) check({ rows: 7, depth: 96, columns: 50, dtype, bias, add })

@@ -47,7 +47,13 @@ export async function specOf(dir: string, headsDir?: string): Promise<ModelSpec>
   const folder = await readModelFolder(dir)
   const heads = headsDir === undefined ? null : await readHeads(headsDir, folder)
   const progress = new Int32Array(new SharedArrayBuffer(8))
-  return modelSpecOf(folder, heads, { backend: 'cpu', isa: 'auto', threads: 2, dtype: 'auto', progress })
+  return modelSpecOf(folder, heads, {
+    backend: 'cpu',
+    isa: process.env.GORGON_CPU ?? 'auto',
+    threads: 2,
+    dtype: 'auto',
+    progress,
+  })
 }
 
 export const SNAPKV: CompressionSpec = {
