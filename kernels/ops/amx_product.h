@@ -70,14 +70,12 @@ class Tiles {
 /** Tiles instructions read memory behind the compiler's back. */
 static inline __attribute__((always_inline)) void memory_is_written() { asm volatile("" ::: "memory"); }
 
-static inline int64_t packed_rows_bytes(int64_t rows, int64_t depth_tiles) { return divide_up(rows, kGroupRows) * depth_tiles * kRowTileBytes; }
-
-/** Rows [group * 16, …) of `a` as tiles, for the depth tiles [first, last): `out` is the group's first tile of all its depth. */
-static inline void pack_group(const float* a, int64_t lda, int64_t rows, int64_t first, int64_t last, std::byte* out) {
+/** At most 16 rows of `a` as `tiles` tiles, one after the other. */
+static inline void pack_group(const float* a, int64_t lda, int64_t rows, int64_t tiles, std::byte* out) {
   for (int64_t row = 0; row < rows; ++row) {
     const float* from = a + row * lda;
     std::byte* to = out + row * kTileStride;
-    for (int64_t tile = first; tile < last; ++tile) {
+    for (int64_t tile = 0; tile < tiles; ++tile) {
       store_bf16_line(to + tile * kRowTileBytes, load(from + tile * kTileDepth), load(from + tile * kTileDepth + kLanes));
     }
   }
@@ -90,17 +88,56 @@ struct PackedRows {
   int64_t rows;
 };
 
-/** A run of column blocks and depth tiles, in bf16. */
+/** A run of column blocks and depth tiles. */
 struct Panel {
   const std::byte* tiles;
   int64_t column_stride;
   int64_t depth_stride;
   int64_t depth_tiles;
+  /** The panel after this one, as many bytes of each column block: fetched while many rows go over this one. Null where there is none. */
+  const std::byte* next = nullptr;
+  int64_t next_bytes = 0;
 };
 
-/** One group of rows by 1 to 3 column blocks. */
-template <int Blocks>
+/** Part `part` of `parts` of the next panel into the second-level cache. */
+static inline void fetch_part(const Panel& w, int64_t blocks, int64_t part, int64_t parts) {
+  if (w.next == nullptr) return;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const std::byte* lines = w.next + block * w.column_stride;
+    const int64_t first = w.next_bytes * part / parts / 64 * 64, last = w.next_bytes * (part + 1) / parts;
+    for (int64_t at = first; at < last; at += 64) __builtin_prefetch(lines + at, 0, 2);
+  }
+}
+
+/** An int8 tile as the bf16 tile of the same whole numbers. */
+static inline __attribute__((always_inline)) void widen_tile(const std::byte* from, std::byte* to) {
+  for (int pair = 0; pair < kTileDepth / 2; ++pair) {
+    store_bf16_pairs(to + pair * kTileStride, load_int8(from + pair * 2 * kTileColumns), load_int8(from + pair * 2 * kTileColumns + kTileColumns));
+  }
+}
+
+/** Where the bf16 values of a tile of columns are: there, or in `wide` once widened. The processor widens one tile while it multiplies another. */
+template <bool Widen>
+static inline __attribute__((always_inline)) const std::byte* bf16_tile(const std::byte* tile, std::byte* wide) {
+  if constexpr (!Widen) return tile;
+  widen_tile(tile, wide);
+  memory_is_written();
+  return wide;
+}
+
+/** Bytes from a tile of columns to the one that is fetched while it is multiplied: the stream goes over the pages' ends, too. */
+constexpr int64_t kFetchAhead = 4096;
+
+/** Asks for a tile's lines. Beyond the matrix this asks for nothing that matters. */
+static inline __attribute__((always_inline)) void fetch_tile(const std::byte* tile, int64_t bytes) {
+  for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(tile + line);
+}
+
+/** One group of rows by 1 to 3 column blocks: a decoding step, which reads each tile of columns once. */
+template <int Blocks, bool Widen>
 static inline void one_group(const std::byte* a, const Panel& w, float* c, int64_t ldc, bool keep) {
+  constexpr int64_t kBytes = Widen ? kTileElements : kRowTileBytes;
+  alignas(64) std::byte wide[Widen ? 2 * Blocks * kRowTileBytes : 1];
   const int64_t c_stride = ldc * static_cast<int64_t>(sizeof(float));
   if (keep) {
     GORGON_TILE_LOAD(0, c, c_stride);
@@ -113,15 +150,17 @@ static inline void one_group(const std::byte* a, const Panel& w, float* c, int64
   }
   const std::byte* b = w.tiles;
   for (int64_t t = 0; t < w.depth_tiles; ++t) {
+    std::byte* turn = wide + (Widen ? t % 2 * Blocks * kRowTileBytes : 0);
+    for (int block = 0; block < Blocks; ++block) fetch_tile(b + block * w.column_stride + kFetchAhead, kBytes);
     GORGON_TILE_LOAD(4, a, kTileStride);
-    GORGON_TILE_LOAD(5, b, kTileStride);
+    GORGON_TILE_LOAD(5, bf16_tile<Widen>(b, turn), kTileStride);
     GORGON_TILE_MULTIPLY(0, 4, 5);
     if constexpr (Blocks > 1) {
-      GORGON_TILE_LOAD(6, b + w.column_stride, kTileStride);
+      GORGON_TILE_LOAD(6, bf16_tile<Widen>(b + w.column_stride, turn + kRowTileBytes), kTileStride);
       GORGON_TILE_MULTIPLY(1, 4, 6);
     }
     if constexpr (Blocks > 2) {
-      GORGON_TILE_LOAD(7, b + 2 * w.column_stride, kTileStride);
+      GORGON_TILE_LOAD(7, bf16_tile<Widen>(b + 2 * w.column_stride, turn + 2 * kRowTileBytes), kTileStride);
       GORGON_TILE_MULTIPLY(2, 4, 7);
     }
     a += kRowTileBytes;
@@ -132,9 +171,11 @@ static inline void one_group(const std::byte* a, const Panel& w, float* c, int64
   if constexpr (Blocks > 2) GORGON_TILE_STORE(2, c + 2 * kTileColumns, c_stride);
 }
 
-/** Two groups of rows by 1 or 2 column blocks. */
-template <int Blocks>
-static inline void two_groups(const std::byte* a, int64_t group_stride, const Panel& w, float* c, int64_t ldc, bool keep) {
+/** Two groups of rows by 1 or 2 column blocks. `fetch`: these rows are the first to go over them. */
+template <int Blocks, bool Widen>
+static inline void two_groups(const std::byte* a, int64_t group_stride, const Panel& w, float* c, int64_t ldc, bool keep, bool fetch) {
+  constexpr int64_t kBytes = Widen ? kTileElements : kRowTileBytes;
+  alignas(64) std::byte wide[Widen ? 2 * Blocks * kRowTileBytes : 1];
   const int64_t c_stride = ldc * static_cast<int64_t>(sizeof(float));
   float* c_second = c + kGroupRows * ldc;
   if (keep) {
@@ -154,13 +195,15 @@ static inline void two_groups(const std::byte* a, int64_t group_stride, const Pa
   }
   const std::byte* b = w.tiles;
   for (int64_t t = 0; t < w.depth_tiles; ++t) {
-    GORGON_TILE_LOAD(6, b, kTileStride);
+    std::byte* turn = wide + (Widen ? t % 2 * Blocks * kRowTileBytes : 0);
+    for (int block = 0; fetch && block < Blocks; ++block) fetch_tile(b + block * w.column_stride + kFetchAhead, kBytes);
+    GORGON_TILE_LOAD(6, bf16_tile<Widen>(b, turn), kTileStride);
     GORGON_TILE_LOAD(4, a, kTileStride);
     GORGON_TILE_MULTIPLY(0, 4, 6);
     GORGON_TILE_LOAD(5, a + group_stride, kTileStride);
     GORGON_TILE_MULTIPLY(2, 5, 6);
     if constexpr (Blocks > 1) {
-      GORGON_TILE_LOAD(7, b + w.column_stride, kTileStride);
+      GORGON_TILE_LOAD(7, bf16_tile<Widen>(b + w.column_stride, turn + kRowTileBytes), kTileStride);
       GORGON_TILE_MULTIPLY(1, 4, 7);
       GORGON_TILE_MULTIPLY(3, 5, 7);
     }
@@ -176,41 +219,38 @@ static inline void two_groups(const std::byte* a, int64_t group_stride, const Pa
 }
 
 /** Every row by a panel of at most three column blocks (two where there is more than one group of rows). */
+template <bool Widen>
 static inline void rows_by_panel(Tiles& tiles, const PackedRows& a, const Panel& w, int64_t blocks, float* c, int64_t ldc, bool keep) {
+  const int64_t pairs = divide_up(a.rows, 2 * kGroupRows);
   int64_t row = 0;
   for (; a.rows - row > kGroupRows; row += 2 * kGroupRows) {
     const int64_t second = a.rows - row - kGroupRows;
     tiles.shape(kGroupRows, second < kGroupRows ? second : kGroupRows);
     const std::byte* groups = a.tiles + row / kGroupRows * a.group_stride;
+    fetch_part(w, blocks, row / (2 * kGroupRows), pairs);
+    const bool fetch = row == 0 && w.next == nullptr;
     if (blocks > 1) {
-      two_groups<2>(groups, a.group_stride, w, c + row * ldc, ldc, keep);
+      two_groups<2, Widen>(groups, a.group_stride, w, c + row * ldc, ldc, keep, fetch);
     } else {
-      two_groups<1>(groups, a.group_stride, w, c + row * ldc, ldc, keep);
+      two_groups<1, Widen>(groups, a.group_stride, w, c + row * ldc, ldc, keep, fetch);
     }
   }
   if (row < a.rows) {
     tiles.shape(a.rows - row, 0);
     const std::byte* group = a.tiles + row / kGroupRows * a.group_stride;
     if (blocks > 2) {
-      one_group<3>(group, w, c + row * ldc, ldc, keep);
+      one_group<3, Widen>(group, w, c + row * ldc, ldc, keep);
     } else if (blocks > 1) {
-      one_group<2>(group, w, c + row * ldc, ldc, keep);
+      one_group<2, Widen>(group, w, c + row * ldc, ldc, keep);
     } else {
-      one_group<1>(group, w, c + row * ldc, ldc, keep);
+      one_group<1, Widen>(group, w, c + row * ldc, ldc, keep);
     }
   }
 }
 
-/** An int8 tile as the bf16 tile of the same whole numbers. */
-static inline void widen_tile(const std::byte* from, std::byte* to) {
-  for (int pair = 0; pair < kTileDepth / 2; ++pair) {
-    store_bf16_pairs(to + pair * kTileStride, load_int8(from + pair * 2 * kTileColumns), load_int8(from + pair * 2 * kTileColumns + kTileColumns));
-  }
-}
-
-/** As rows_by_panel, for int8: some depth of the panel is widened, then all rows go over it. */
+/** As rows_by_panel, for a prompt's rows by int8 tiles: some depth is widened once, then all rows go over it. */
 static inline void rows_by_int8_panel(Tiles& tiles, PackedRows a, const Panel& w, int64_t blocks, float* c, int64_t ldc, bool keep) {
-  constexpr int64_t kTilesAtOnce = 16, kMostBlocks = 3;
+  constexpr int64_t kTilesAtOnce = 8, kMostBlocks = 2;
   alignas(64) std::byte wide[kMostBlocks * kTilesAtOnce * kRowTileBytes];
   constexpr int64_t kColumnStride = kTilesAtOnce * kRowTileBytes;
   for (int64_t first = 0; first < w.depth_tiles; first += kTilesAtOnce) {
@@ -220,7 +260,7 @@ static inline void rows_by_int8_panel(Tiles& tiles, PackedRows a, const Panel& w
       for (int64_t t = 0; t < count; ++t) widen_tile(from + t * w.depth_stride, wide + block * kColumnStride + t * kRowTileBytes);
     }
     memory_is_written();
-    rows_by_panel(tiles, a, {wide, kColumnStride, kRowTileBytes, count}, blocks, c, ldc, keep || first > 0);
+    rows_by_panel<false>(tiles, a, {wide, kColumnStride, kRowTileBytes, count, nullptr, 0}, blocks, c, ldc, keep || first > 0);
     a.tiles += count * kRowTileBytes;
   }
 }
@@ -231,12 +271,18 @@ static inline void product(Tiles& tiles, const PackedRows& a, const PackedMatrix
   const int64_t step = a.rows > kGroupRows ? 2 : 3;
   for (int64_t block = first_block; block < last_block; block += step) {
     const int64_t blocks = block + step < last_block ? step : last_block - block;
-    const Panel panel{w.tile(block, first_tile), w.column_stride, w.depth_stride, last_tile - first_tile};
+    Panel panel{w.tile(block, first_tile), w.column_stride, w.depth_stride, last_tile - first_tile};
+    if (a.rows > 4 * kGroupRows) {
+      panel.next = block + step < last_block ? w.tile(block + step, first_tile) : w.tile(first_block, last_tile);
+      panel.next_bytes = panel.depth_tiles * w.depth_stride;
+    }
     float* c_block = c + (block - first_block) * kTileColumns;
-    if (w.dtype == DType::kInt8) {
-      rows_by_int8_panel(tiles, a, panel, blocks, c_block, ldc, keep);
+    if (w.dtype != DType::kInt8) {
+      rows_by_panel<false>(tiles, a, panel, blocks, c_block, ldc, keep);
+    } else if (a.rows <= 2 * kGroupRows) {
+      rows_by_panel<true>(tiles, a, panel, blocks, c_block, ldc, keep);
     } else {
-      rows_by_panel(tiles, a, panel, blocks, c_block, ldc, keep);
+      rows_by_int8_panel(tiles, a, panel, blocks, c_block, ldc, keep);
     }
   }
 }
@@ -255,7 +301,7 @@ static inline void product_of_rows(const float* a, int64_t lda, int64_t m, const
       const int64_t last = tile + kTilesAtOnce < depth_tiles ? tile + kTilesAtOnce : depth_tiles;
       for (int64_t group = 0; group * kGroupRows < rows; ++group) {
         const int64_t first = group * kGroupRows, count = first + kGroupRows < rows ? kGroupRows : rows - first;
-        pack_group(a + (row + first) * lda + tile * kTileDepth, lda, count, 0, last - tile, packed + group * kGroupStride);
+        pack_group(a + (row + first) * lda + tile * kTileDepth, lda, count, last - tile, packed + group * kGroupStride);
       }
       memory_is_written();
       product(tiles, {packed, kGroupStride, rows}, w, first_block, last_block, tile, last, c + row * ldc, ldc, keep || tile > 0);

@@ -62,11 +62,11 @@ void on_vectors(const LinearArgs& args, CpuContext& context) {
 
 using amx_tiles::kGroupRows;
 
-void pack_rows(const LinearArgs& args, int64_t first_group, int64_t last_group, std::byte* packed) {
-  const int64_t deep = args.w.depth_tiles(), group_stride = deep * amx_tiles::kRowTileBytes;
+/** Packs the depth tiles [first, last) of the row groups [first_group, last_group); group g's first tile is at packed + g * group_stride. */
+void pack_rows(const LinearArgs& args, int64_t first_group, int64_t last_group, int64_t first, int64_t last, std::byte* packed, int64_t group_stride) {
   for (int64_t group = first_group; group < last_group; ++group) {
     const int64_t row = group * kGroupRows, rows = row + kGroupRows < args.rows ? kGroupRows : args.rows - row;
-    amx_tiles::pack_group(args.x + row * args.x_stride, args.x_stride, rows, 0, deep, packed + group * group_stride);
+    amx_tiles::pack_group(args.x + row * args.x_stride + first * kTileDepth, args.x_stride, rows, last - first, packed + group * group_stride);
   }
   amx_tiles::memory_is_written();
 }
@@ -83,7 +83,7 @@ Status on_tiles_few_rows(const LinearArgs& args, CpuContext& context) {
   context.pool.run_ranges(units, [&](int64_t begin, int64_t end, int thread) {
     alignas(64) float sums[kFewRows * kWidth];
     std::byte* packed = scratch + thread * packed_bytes;
-    pack_rows(args, 0, groups, packed);
+    pack_rows(args, 0, groups, 0, deep, packed, deep * amx_tiles::kRowTileBytes);
     amx_tiles::Tiles tiles;
     const int64_t stop = end * unit < blocks ? end * unit : blocks;
     for (int64_t first = begin * unit; first < stop; first += kBlocks) {
@@ -96,26 +96,37 @@ Status on_tiles_few_rows(const LinearArgs& args, CpuContext& context) {
   return {};
 }
 
+/** Depth of a pass over the rows. Two column blocks of it take a third of the first-level cache. */
+#ifndef GORGON_PASS_TILES
+#define GORGON_PASS_TILES 8
+#endif
+constexpr int64_t kPassTiles = GORGON_PASS_TILES;
+
 Status on_tiles_prompt(const LinearArgs& args, CpuContext& context) {
-  constexpr int64_t kRows = 512, kDepthTiles = 16;
-  const int64_t deep = args.w.depth_tiles(), groups = divide_up(args.rows, kGroupRows), group_stride = deep * amx_tiles::kRowTileBytes;
+  constexpr int64_t kRows = 512;
+  const int64_t deep = args.w.depth_tiles(), passes = divide_up(deep, kPassTiles), groups = divide_up(args.rows, kGroupRows);
   const int64_t blocks = args.w.column_blocks(), threads = context.pool.threads();
   const int64_t share = round_up(divide_up(blocks, threads), 2), task_blocks = share < kMostBlocks ? share : kMostBlocks;
   const int64_t width = task_blocks * kTileColumns, sums_bytes = kRows * width * static_cast<int64_t>(sizeof(float));
+  // All groups of a pass next to each other: at strides of a whole row they would meet in few sets of the second-level cache.
+  const int64_t group_stride = kPassTiles * amx_tiles::kRowTileBytes, pass_stride = groups * group_stride;
   std::byte* scratch = nullptr;
-  GORGON_TRY(context.scratch.get(groups * group_stride + sums_bytes * threads, &scratch));
-  std::byte* packed = scratch;
-  context.pool.run_ranges(groups, [&](int64_t begin, int64_t end, int) { pack_rows(args, begin, end, packed); });
+  GORGON_TRY(context.scratch.get(passes * pass_stride + sums_bytes * threads, &scratch));
+  const auto end_of = [&](int64_t pass) { return (pass + 1) * kPassTiles < deep ? (pass + 1) * kPassTiles : deep; };
+  context.pool.run_ranges(groups, [&](int64_t begin, int64_t end, int) {
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      pack_rows(args, begin, end, pass * kPassTiles, end_of(pass), scratch + pass * pass_stride, group_stride);
+    }
+  });
   context.pool.run(divide_up(blocks, task_blocks), [&](int64_t task, int thread) {
-    float* sums = reinterpret_cast<float*>(scratch + groups * group_stride + thread * sums_bytes);
+    float* sums = reinterpret_cast<float*>(scratch + passes * pass_stride + thread * sums_bytes);
     const int64_t first = task * task_blocks, last = first + task_blocks < blocks ? first + task_blocks : blocks;
     amx_tiles::Tiles tiles;
     for (int64_t row = 0; row < args.rows; row += kRows) {
       const int64_t rows = row + kRows < args.rows ? kRows : args.rows - row;
-      const std::byte* a = packed + row / kGroupRows * group_stride;
-      for (int64_t tile = 0; tile < deep; tile += kDepthTiles) {
-        const int64_t stop = tile + kDepthTiles < deep ? tile + kDepthTiles : deep;
-        amx_tiles::product(tiles, {a + tile * amx_tiles::kRowTileBytes, group_stride, rows}, args.w, first, last, tile, stop, sums, width, tile > 0);
+      for (int64_t pass = 0; pass < passes; ++pass) {
+        const std::byte* a = scratch + pass * pass_stride + row / kGroupRows * group_stride;
+        amx_tiles::product(tiles, {a, group_stride, rows}, args.w, first, last, pass * kPassTiles, end_of(pass), sums, width, pass > 0);
       }
       amx_tiles::memory_is_written();
       finish(args, sums, width, row, rows, first, last);

@@ -34,13 +34,17 @@ double multiply_add_share(float x, int64_t steps) {
     config.row_bytes[tile] = 64;
     config.rows[tile] = 16;
   }
+  asm volatile("" ::: "memory");
   _tile_loadconfig(&config);
 
   alignas(64) uint16_t operand[16 * 32];
   alignas(64) float result[16 * 16];
+  const auto memory_is_written = [] { asm volatile("" ::: "memory"); };  // the compiler does not see what a tile load reads
   for (uint16_t& value : operand) value = f32_to_bf16(x);
+  memory_is_written();
   _tile_loadd(6, operand, 64);
   for (uint16_t& value : operand) value = f32_to_bf16(1.0f);
+  memory_is_written();
   _tile_loadd(7, operand, 64);
   _tile_zero(0);
   _tile_zero(1);
