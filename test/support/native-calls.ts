@@ -49,7 +49,7 @@ export async function specOf(dir: string, headsDir?: string): Promise<ModelSpec>
   const progress = new Int32Array(new SharedArrayBuffer(8))
   return modelSpecOf(folder, heads, {
     backend: 'cpu',
-    isa: process.env.GORGON_CPU ?? 'auto',
+    isa: process.env['GORGON_CPU'] ?? 'auto',
     threads: 2,
     dtype: 'auto',
     progress,

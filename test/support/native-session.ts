@@ -55,7 +55,7 @@ export async function openModel(dir: string, options: OpenOptions = {}): Promise
   const heads = options.heads === undefined ? null : await readHeads(options.heads, folder)
   const spec = modelSpecOf(folder, heads, {
     backend: 'cpu',
-    isa: options.isa ?? process.env.GORGON_CPU ?? 'auto',
+    isa: options.isa ?? process.env['GORGON_CPU'] ?? 'auto',
     threads: options.threads ?? 2,
     dtype: options.dtype ?? 'auto',
     weights: options.weights ?? 'full',
