@@ -135,12 +135,14 @@ export function report(results: readonly BenchResult[]): Rendered {
   }
 }
 
-function plotOf(result: BenchResult, summaries: readonly AutoSummary[]): string {
+/** With the model's own heads; what useless ones cost is in the table. */
+function plotOf(result: BenchResult, all: readonly AutoSummary[]): string {
+  const summaries = all.filter((one) => one.heads === 'own')
   return barChart({
     title: `Decoding speed by tree: ${basename(optionsOf(result).model)}, ${result.machine.cpu}`,
     y: { label: 'times plain speed' },
-    groups: summaries.map(({ isa, heads, promptTokens, xPlain }) => ({
-      name: `${isa}, ${promptTokens}${heads === 'own' ? '' : ', useless'}`,
+    groups: summaries.map(({ isa, promptTokens, xPlain }) => ({
+      name: `${isa}, ${promptTokens} tokens`,
       bars: [...xPlain].map(([series, { median, p10, p90 }]) => ({ series, value: median, low: p10, high: p90 })),
     })),
     guides: [{ y: 1, label: 'plain' }],

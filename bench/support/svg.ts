@@ -125,11 +125,18 @@ export function barChart(chart: BarChart): string {
 
   const groupWidth = (PLOT.right - PLOT.left) / Math.max(1, chart.groups.length)
   const barWidth = Math.min(64, (groupWidth * 0.8) / Math.max(1, names.length))
+  const shown = (value: number): string => number(Number(value.toPrecision(3)))
+  // All bars say their value, or none does.
+  const hasRoom = bars.every((bar) => shown(bar.value).length * LETTER <= barWidth + 4)
+  // Names too long to stand side by side are broken at their commas.
+  const isTight = chart.groups.some((group) => group.name.length * LETTER > groupWidth)
+  const nameLines = chart.groups.map((group) => (isTight ? group.name.split(/, */) : [group.name]))
+  const extraLines = Math.max(1, ...nameLines.map((lines) => lines.length)) - 1
   const drawn = chart.groups.flatMap((group, g) => {
     const middle = PLOT.left + groupWidth * (g + 0.5)
     const left = middle - (barWidth * names.length) / 2
     return [
-      text(middle, bottom + 18, group.name, 'middle'),
+      ...nameLines[g]!.map((line, i) => text(middle, bottom + 18 + 15 * i, line, 'middle')),
       ...group.bars.map((bar) => {
         const series = names.indexOf(bar.series)
         const x = left + barWidth * series
@@ -139,12 +146,12 @@ export function barChart(chart: BarChart): string {
             ? ''
             : whisker(x + barWidth / 2, y.at(bar.low), y.at(bar.high), 'error')
         const box = `x="${n(x + 1)}" y="${n(y.at(bar.value))}" width="${n(barWidth - 2)}" height="${n(bottom - y.at(bar.value))}"`
-        const label = text(x + barWidth / 2, above, number(Number(bar.value.toPrecision(3))), 'middle')
+        const label = hasRoom ? text(x + barWidth / 2, above, shown(bar.value), 'middle') : ''
         return `<rect ${box} fill="${colour(series)}"${series < COLOURS.length ? '' : ' fill-opacity="0.6"'}/>${error}${label}`
       }),
     ]
   })
-  return document(bottom + FOOT, chart.title, [
+  return document(bottom + FOOT - 18 + 15 * extraLines, chart.title, [
     frame({ chart, y, top, bottom }),
     ...guides.map((guide) => guideLine(guide, y)),
     ...drawn,

@@ -62,5 +62,5 @@ test('the report has a table and a plot', () => {
   const options = { model: 'demo', tokens: 100, rounds: 2 }
   const { tables, plots } = report([sampleResult({ bench: 'decode/auto', options, measurements })])
   expect(tables['auto']).toContain('| avx512 | own | 400 |')
-  expect(plots['auto-fast-avx512-2t']).toContain('>avx512, 400, useless</text>')
+  expect(plots['auto-fast-avx512-2t']).toContain('>avx512, 400 tokens</text>')
 })

@@ -125,3 +125,20 @@ test('charts of nothing, of one point and of a flat line still draw', () => {
   )
   expect(barChart({ ...bars, groups: [] })).not.toMatch(/NaN|Infinity/)
 })
+
+test('what has no room is broken or left out, not drawn over', () => {
+  const names = Array.from({ length: 12 }, (_, i) => `a long name, ${i} tokens`)
+  const svg = barChart({ ...bars, groups: names.map((name) => ({ name, bars: bars.groups[0]!.bars })) })
+  expect(svg.match(/>a long name<\/text>/g)).toHaveLength(12)
+  expect(svg).toContain('>11 tokens</text>')
+  const many = Array.from({ length: 40 }, (_, i) => ({ series: `s${i}`, value: 1.37 }))
+  expect(
+    barChart({
+      ...bars,
+      groups: [
+        { name: 'all', bars: many },
+        { name: 'more', bars: many },
+      ],
+    }),
+  ).not.toContain('>1.37</text>')
+})
