@@ -2,6 +2,7 @@
 // that waits for its turn sleeps.
 import { type ChildProcess, fork } from 'node:child_process'
 import { performance } from 'node:perf_hooks'
+import { watchMemory } from '../../src/bench/memory.js'
 import { type ErrorCode, GorgonError, isGorgonError } from '../../src/errors.js'
 
 /** What an engine is asked to do once. */
@@ -20,8 +21,8 @@ export interface Sample {
   readonly tokens: readonly number[]
   /** How many came at once, on average: those of a step. */
   readonly tokensPerStep: number
-  /** Of the process, afterwards. */
-  readonly rssBytes: number
+  /** Highest resident size of the process meanwhile: weights, caches and Node. */
+  readonly peakRssBytes: number
 }
 
 /** An engine that is loaded; `Info` is what it says about itself. */
@@ -46,7 +47,7 @@ type Answer =
 export async function sampleOf(
   arrivals: AsyncIterable<Iterable<number>>,
   now: () => number = () => performance.now(),
-): Promise<Omit<Sample, 'rssBytes'>> {
+): Promise<Omit<Sample, 'peakRssBytes'>> {
   const tokens: number[] = []
   const begin = now()
   let first = { at: begin, tokens: 0 }
@@ -80,11 +81,11 @@ export function serveArm<Setup, Info>(load: (setup: Setup) => Promise<Arm<Info>>
     if (!arm) throw new Error('an arm is loaded before it is used: a bug, please report it')
     if (message.call === 'prepare') return arm.prepare(message.size)
     const { request } = message
-    const sample = await sampleOf(arm.generate(request))
+    const { result: sample, peakRssBytes } = await watchMemory(sampleOf(arm.generate(request)))
     if (sample.tokens.length !== request.tokens) {
       throw new Error(`${request.tokens} tokens were asked for, ${sample.tokens.length} came`)
     }
-    return { ...sample, rssBytes: process.memoryUsage.rss() } satisfies Sample
+    return { ...sample, peakRssBytes } satisfies Sample
   }
   const send = (message: Answer): void => void process.send!(message)
   process.on('message', (message: Call) => {

@@ -287,7 +287,7 @@ async function measure(
       ttftMs: own.map((sample) => sample.ttftMs),
       tokensPerSecond: own.map((sample) => sample.tokensPerSecond),
       tokensPerStep: own.map((sample) => sample.tokensPerStep),
-      rssBytes: medianOf(own.map((sample) => sample.rssBytes)),
+      peakRssBytes: medianOf(own.map((sample) => sample.peakRssBytes)),
       equal: equal.reduce((sum, count) => sum + count, 0),
       of: rounds * tokens,
     }

@@ -35,7 +35,7 @@ export type PeerMeasurement =
       readonly ttftMs: readonly number[]
       readonly tokensPerSecond: readonly number[]
       readonly tokensPerStep: readonly number[]
-      readonly rssBytes: number
+      readonly peakRssBytes: number
       /** Tokens before the first that differs from our plain decoding, over all rounds, of how many. */
       readonly equal: number
       readonly of: number
@@ -89,7 +89,7 @@ function tableOf(result: Result): string {
   const speeds = result.measurements.filter((m) => m.kind === 'speed')
   const head = ['prompt', 'engine', 'first token, s', 'x', 'tokens/s', 'x', 'tokens/step', 'same tokens', 'memory, MiB']
   const rows = speeds.map((speed) => {
-    const { peer, promptTokens, ttftMs, tokensPerSecond, tokensPerStep, rssBytes, equal, of } = speed
+    const { peer, promptTokens, ttftMs, tokensPerSecond, tokensPerStep, peakRssBytes, equal, of } = speed
     const best = bestOf(speeds.filter((m) => m.promptTokens === promptTokens && m.peer.engine === 'node-llama-cpp'))
     const isOwn = peer.engine === 'gorgon'
     return [
@@ -101,7 +101,7 @@ function tableOf(result: Result): string {
       isOwn ? fixed(medianOf(tokensPerSecond) / best.tokensPerSecond, 2) : '',
       fixed(medianOf(tokensPerStep), 2),
       `${equal} of ${of}`,
-      short(rssBytes / 2 ** 20),
+      short(peakRssBytes / 2 ** 20),
     ]
   })
   return `${markdownTable([head, ...rows])}\n${notesOf(result)}`
@@ -114,7 +114,7 @@ function notesOf({ options, measurements }: Result): string {
   const rival = peers.find((peer) => peer.engine === 'node-llama-cpp')
   const lines = [
     `${dtype} weights, ${threads} ${threads === 1 ? 'thread' : 'threads'}, greedy, ${tokens} tokens after each prompt; medians with p10–p90 of n = ${rounds}, another prompt each time. x: against the better of node-llama-cpp's rows, figure by figure.`,
-    'Same tokens: before the first that differs from our plain decoding. Memory: of the process after the generation, Node and weights included.',
+    'Same tokens: before the first that differs from our plain decoding. Memory: most the process held during the generation, Node and weights included.',
   ]
   if (rival) {
     const { version, llamaCpp, library } = rival

@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { type Engine, type GenerateOptions, GorgonError, type Result } from '../index.js'
 import { interleave } from './interleave.js'
+import { watchMemory } from './memory.js'
 import type { Prompts } from './prompts.js'
 
 /** What is compared, and which arm each must equal token for token: the plain one over the same cache. */
@@ -112,7 +113,7 @@ export async function measureDecode(
     const armsOf = arms.map((arm) => [
       arm,
       async (round: number): Promise<DecodeRun> => {
-        const { result, peakRssBytes } = await watched(
+        const { result, peakRssBytes } = await watchMemory(
           engine.generate(await prompts.take(round, promptLength), requestOf(arm, options)),
         )
         checkSame(said, { arm, round, tokens: result.tokens })
@@ -165,24 +166,6 @@ function checkSame(said: Map<string, Said>, now: Said): void {
     `${ARMS[now.arm].name} and ${ARMS[before.arm].name} differ from token ${at} on, over the same cache. This is a bug in gorgon: please report it.`,
     { arms: [before.arm, now.arm], round: now.round, token: at },
   )
-}
-
-const RSS_INTERVAL_MS = 10
-
-/** The result, and the highest resident size seen while it was made. */
-async function watched(generation: PromiseLike<Result>): Promise<{ result: Result; peakRssBytes: number }> {
-  let peakRssBytes = process.memoryUsage.rss()
-  const look = (): void => {
-    peakRssBytes = Math.max(peakRssBytes, process.memoryUsage.rss())
-  }
-  const clock = setInterval(look, RSS_INTERVAL_MS)
-  try {
-    const result = await generation
-    look()
-    return { result, peakRssBytes }
-  } finally {
-    clearInterval(clock)
-  }
 }
 
 function runOf(arm: Arm, round: number, { usage, timing, speculation, kv }: Result, peakRssBytes: number): DecodeRun {

@@ -48,7 +48,7 @@ describe('ArmProcess', () => {
     await arm.prepare({ promptTokens: 2, tokens: 3 })
     const sample = await arm.run({ prompt: [9, 9], tokens: 3 })
     expect(sample.tokens).toEqual([2, 3, 4])
-    expect(sample.rssBytes).toBeGreaterThan(2 ** 20)
+    expect(sample.peakRssBytes).toBeGreaterThan(2 ** 20)
     expect((await arm.run({ prompt: [], tokens: 2 })).tokens).toEqual([0, 1])
     await arm.close()
     await arm.close()

@@ -32,7 +32,7 @@ function speed(peer: Peer, promptTokens: number, ttftMs: number[], tokensPerSeco
     ttftMs,
     tokensPerSecond,
     tokensPerStep: [2, 3],
-    rssBytes: 64 * 2 ** 20,
+    peakRssBytes: 64 * 2 ** 20,
     equal: 127,
     of: 128,
   }
