@@ -15,23 +15,16 @@ export function runOperation(name: string, isa: string, threads: number, args: O
   return operation(name)(isa, threads, args)
 }
 
-/** Nanoseconds of one call, for each sample of `calls` calls in a row. A first call that warms up is not counted. */
+/** Nanoseconds of one call, for each sample of at least `sampleMs`. A first call that warms up is not counted. */
 export function timeOperation(
   name: string,
   where: { readonly isa: string; readonly threads: number },
   args: OperationArgs,
-  { calls, samples }: { readonly calls: number; readonly samples: number },
+  { sampleMs, samples }: { readonly sampleMs: number; readonly samples: number },
 ): number[] {
   const nanoseconds = new Float64Array(samples)
-  operation(name)(where.isa, where.threads, { ...args, timing: { calls, nanoseconds } })
+  operation(name)(where.isa, where.threads, { ...args, timing: { leastMs: sampleMs, nanoseconds } })
   return [...nanoseconds]
-}
-
-const MOST_CALLS = 1 << 20
-
-/** Calls that take about `sampleMs` together, where one takes `ns`; at least one. */
-export function callsFor(ns: number, sampleMs: number): number {
-  return Math.max(1, Math.min(MOST_CALLS, Math.ceil((sampleMs * 1e6) / Math.max(ns, 1))))
 }
 
 /** A weight laid out once for all instruction sets, as often as `copies` says. */

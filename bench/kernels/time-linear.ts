@@ -3,8 +3,8 @@
 import { wrongResult } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { RandomWeights } from '../support/random-weights.js'
-import { medianOf, type Summary, summaryOf } from '../support/statistics.js'
-import { callsFor, firstDifference, packWeight, runOperation, timeOperation } from './native-ops.js'
+import { type Summary, summaryOf } from '../support/statistics.js'
+import { firstDifference, packWeight, runOperation, timeOperation } from './native-ops.js'
 import { type Floor, floorOf, multiplyAddPeak, readBandwidth } from './yardsticks.js'
 
 export type LinearDtype = 'bf16' | 'int8' | 'f16' | 'f32'
@@ -70,16 +70,14 @@ export async function timeLinear(request: LinearRequest): Promise<LinearTime[]> 
       }),
     )
     const timed = request.isas.filter((isa) => floors.get(isa)!.seconds * 1e3 <= request.slowestMs)
-    const calls = new Map<string, number>()
     const expected = portableColumns(request, { w, x, xStride, rows })
     for (const isa of timed) {
       out.fill(Number.NaN)
-      const [ns] = timeOperation('linear', { isa, threads }, args, { calls: 1, samples: 1 })
+      runOperation('linear', isa, threads, args)
       checkColumns(out, expected, { rows, columns, isa, what: `linear ${dtype} M=${rows} K=${depth} N=${columns}` })
-      calls.set(isa, callsFor(ns!, sampleMs))
     }
     const sample = (isa: string): number =>
-      medianOf(timeOperation('linear', { isa, threads }, args, { calls: calls.get(isa)!, samples: 1 }))
+      timeOperation('linear', { isa, threads }, args, { sampleMs, samples: 1 })[0]!
     const samples = await interleave(Object.fromEntries(timed.map((isa) => [isa, () => sample(isa)])), {
       rounds,
       warmup: 1,

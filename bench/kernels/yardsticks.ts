@@ -12,6 +12,8 @@ export interface Where {
 export interface Bandwidth {
   readonly bytes: number
   readonly bytesPerSecond: number
+  /** That read it: one alone is faster where starting the others takes longer than reading. */
+  readonly threads: number
   readonly streams: number
   readonly prefetchLines: number
 }
@@ -25,10 +27,12 @@ const WAYS = [
   { streams: 1, prefetchLines: 32 },
   { streams: 4, prefetchLines: 32 },
 ] as const
-const SAMPLES = 7
 /** Long enough for a core to reach the speed it can hold. */
-const SAMPLE_MS = 20
-const ROUGH_STEPS = 1000
+const SAMPLING = { sampleMs: 10, samples: 7 }
+/** Of multiply-adds: a millisecond of them, or a few. */
+const STEPS = 50_000
+/** Below this, one thread may be the fastest team. */
+const SMALL_BYTES = 1 << 20
 /** Values that fill a buffer, over and over. */
 const PATTERN = 1 << 20
 
@@ -47,13 +51,14 @@ export function readBandwidth(bytes: number, threads: number, isa: string = usab
   if (known) return known
   pattern ??= new RandomWeights(1, 1).values(PATTERN)
   const values = pattern.subarray(0, Math.min(PATTERN, lines * 16))
-  // Small buffers are read many times in a sample: a guess of the speed is enough to count.
-  const calls = Math.max(1, Math.round((SAMPLE_MS * 1e-3 * 5e10) / bytes))
-  const found = WAYS.map((way) => {
-    const args = { values, lines, ...way }
-    const ns = Math.min(...timeOperation('streamRead', { isa, threads }, args, { calls, samples: SAMPLES }))
-    return { bytes, bytesPerSecond: (lines * LINE_BYTES) / (ns * 1e-9), ...way }
-  })
+  const teams = bytes < SMALL_BYTES && threads > 1 ? [1, threads] : [threads]
+  const found = teams.flatMap((team) =>
+    WAYS.map((way): Bandwidth => {
+      const args = { values, lines, ...way }
+      const ns = Math.min(...timeOperation('streamRead', { isa, threads: team }, args, SAMPLING))
+      return { bytes, bytesPerSecond: (lines * LINE_BYTES) / (ns * 1e-9), threads: team, ...way }
+    }),
+  )
   const best = found.reduce((a, b) => (b.bytesPerSecond > a.bytesPerSecond ? b : a))
   bandwidths.set(key, best)
   return best
@@ -64,12 +69,9 @@ export function multiplyAddPeak({ isa, threads }: Where): number {
   const key = `${isa} ${threads}`
   const known = peaks.get(key)
   if (known !== undefined) return known
-  const { flops } = runOperation('multiplyAdd', isa, threads, { steps: 1, x: 1 }) as { flops: number }
-  const measure = (steps: number, samples: number): number =>
-    (flops * steps) /
-    (Math.min(...timeOperation('multiplyAdd', { isa, threads }, { steps, x: 1 }, { calls: 1, samples })) * 1e-9)
-  const rough = measure(ROUGH_STEPS, 3)
-  const peak = measure(Math.max(ROUGH_STEPS, Math.round((SAMPLE_MS * 1e-3 * rough) / flops)), SAMPLES)
+  const args = { steps: STEPS, x: 1 }
+  const { flops } = runOperation('multiplyAdd', isa, threads, args) as { flops: number }
+  const peak = flops / (Math.min(...timeOperation('multiplyAdd', { isa, threads }, args, SAMPLING)) * 1e-9)
   peaks.set(key, peak)
   return peak
 }

@@ -3,9 +3,10 @@
 // Every operation is op(isa, threads, { … }): its contract is in kernels/ops/<op>.h, and the object has the fields of its Args in camelCase.
 // Weights and caches are given as plain f32 arrays and laid out here. Outputs are arrays of the caller, written in place.
 //
-// Timed: with timing: { calls, nanoseconds: Float64Array } the operation runs once more for each element, `calls` times in a row, and the
-// element becomes the nanoseconds of one. Laying out is never inside, nor is JavaScript. Copies of a weight or a cache, where an operation
-// takes them, are gone through in turn, so that a call finds the processor's caches as the next layer of a model would.
+// Timed: with timing: { leastMs, nanoseconds: Float64Array } the operation runs on, again and again, for at least leastMs for each element,
+// which becomes the nanoseconds of one call; with 0, one call for each. Laying out is never inside, nor is JavaScript. Copies of a weight or
+// a cache, where an operation takes them, are gone through in turn, so that a call finds the processor's caches as the next layer of a model
+// would.
 #include "addon/ops.h"
 
 #include <algorithm>
@@ -90,7 +91,9 @@ class Call {
     std::memset(stale, 0xff, kStaleBytes);
     if (!args.Get("timing").IsUndefined()) {
       const Napi::Object timing = read_object(args.Get("timing"), "timing");
-      calls_ = read_integer(timing, "calls", 1, kMaxSize);
+      const double least_ms = read_number(timing, "leastMs");
+      if (!(least_ms >= 0)) throw_argument(env_, "leastMs is not a length of time");
+      least_ns_ = least_ms * 1e6;
       nanoseconds_ = read_data<double>(timing.Get("nanoseconds"), "nanoseconds", &samples_);
     }
   }
@@ -109,12 +112,17 @@ class Call {
     size_t next = 0;
     for (size_t sample = 0; sample < samples_; ++sample) {
       const auto start = Clock::now();
-      for (int64_t i = 0; i < calls_; ++i) {
-        next = next + 1 < count ? next + 1 : 0;
-        throw_unless_ok(env_, (backend_->*operation)(copies[next], *context_));
-      }
-      const std::chrono::duration<double, std::nano> spent = Clock::now() - start;
-      nanoseconds_[sample] = spent.count() / static_cast<double>(calls_);
+      std::chrono::duration<double, std::nano> spent{};
+      int64_t calls = 0;
+      do {
+        // As many again as there were: the clock is looked at seldom, and a call that was interrupted ends the sample.
+        for (int64_t more = calls == 0 ? 1 : calls; more > 0; --more, ++calls) {
+          next = next + 1 < count ? next + 1 : 0;
+          throw_unless_ok(env_, (backend_->*operation)(copies[next], *context_));
+        }
+        spent = Clock::now() - start;
+      } while (spent.count() < least_ns_);
+      nanoseconds_[sample] = spent.count() / static_cast<double>(calls);
     }
   }
 
@@ -126,7 +134,7 @@ class Call {
   Napi::Env env_;
   const Backend* backend_ = nullptr;
   std::unique_ptr<Context> context_;
-  int64_t calls_ = 1;
+  double least_ns_ = 0;
   double* nanoseconds_ = nullptr;
   size_t samples_ = 0;
 };

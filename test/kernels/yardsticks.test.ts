@@ -74,15 +74,28 @@ describe('timing', () => {
   const x = Float32Array.from({ length: depth }, (_, i) => (i % 5) - 2)
   const shape = { rows: 1, depth, columns, dtype: 'f32', xStride: depth, outStride: columns, bias: null } as const
 
-  it('runs an operation once, and then as often as is timed', () => {
+  it('runs an operation once, and then once for each sample when no time is asked for', () => {
     const expected = new Float32Array(columns)
     ops.linear('portable', 1, { ...shape, x, w, out: expected, add: false })
     const nanoseconds = new Float64Array(4).fill(-1)
     const out = new Float32Array(columns)
     // Each call adds the product once more.
-    ops.linear('portable', 1, { ...shape, x, w, out, add: true, timing: { calls: 3, nanoseconds } })
-    expect(out).toEqual(expected.map((value) => 13 * value))
+    ops.linear('portable', 1, { ...shape, x, w, out, add: true, timing: { leastMs: 0, nanoseconds } })
+    expect(out).toEqual(expected.map((value) => 5 * value))
     expect(nanoseconds.every((value) => value >= 0)).toBe(true)
+  })
+
+  it('runs an operation for as long as is asked for', () => {
+    const nanoseconds = new Float64Array(1)
+    const out = new Float32Array(columns)
+    const one = Float32Array.from({ length: columns * depth }, (_, i) => (i % depth === 0 ? 1 : 0))
+    const args = { ...shape, x: Float32Array.from({ length: depth }, () => 1), w: one, out, add: true }
+    const start = performance.now()
+    ops.linear('portable', 1, { ...args, timing: { leastMs: 5, nanoseconds } })
+    expect(performance.now() - start).toBeGreaterThanOrEqual(5)
+    // Each call added one: so many, at this length, make the time that was asked for.
+    expect((out[0]! - 1) * nanoseconds[0]!).toBeGreaterThanOrEqual(5e6)
+    expect(out[0]! - 1).toBeGreaterThan(1)
   })
 
   it('goes through the copies of a packed weight, which are all alike', () => {
@@ -91,16 +104,16 @@ describe('timing', () => {
     const packed = ops.packWeight({ w, dtype: 'f32', columns, depth, copies: 3 })
     const out = new Float32Array(columns)
     const nanoseconds = new Float64Array(6)
-    ops.linear('portable', 1, { ...shape, x, w: packed, out, add: true, timing: { calls: 1, nanoseconds } })
+    ops.linear('portable', 1, { ...shape, x, w: packed, out, add: true, timing: { leastMs: 0, nanoseconds } })
     expect(out).toEqual(expected.map((value) => 7 * value))
   })
 
-  it('refuses a packed weight of another shape, other values in its place, and no calls', () => {
+  it('refuses a packed weight of another shape, other values in its place, and no length of time', () => {
     const packed = ops.packWeight({ w, dtype: 'f32', columns, depth })
     const out = new Float32Array(columns)
     expect(() => ops.linear('portable', 1, { ...shape, x, w: packed, columns: 8, out, add: false })).toThrow(/shape/)
-    const timing = { calls: 0, nanoseconds: new Float64Array(1) }
-    expect(() => ops.linear('portable', 1, { ...shape, x, w, out, add: false, timing })).toThrow(/calls/)
+    const timing = { leastMs: Number.NaN, nanoseconds: new Float64Array(1) }
+    expect(() => ops.linear('portable', 1, { ...shape, x, w, out, add: false, timing })).toThrow(/leastMs/)
     expect(() => ops.packWeight({ w, dtype: 'f32', columns, depth, copies: 0 })).toThrow(/copies/)
   })
 })

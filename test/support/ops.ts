@@ -90,9 +90,9 @@ declare const packed: unique symbol
 /** A weight in tiles, once or several times; made and read by C++ alone. */
 export type PackedCopies = { readonly [packed]: 'weight' }
 
-/** Runs an operation again and again: each element becomes the nanoseconds of one of `calls` calls in a row. */
+/** Runs an operation again and again, for at least `leastMs` for each element, which becomes the nanoseconds of one call. */
 export interface Timing {
-  readonly calls: number
+  readonly leastMs: number
   readonly nanoseconds: Float64Array
 }
 

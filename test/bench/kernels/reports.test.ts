@@ -2,6 +2,8 @@
 import { describe, expect, it } from 'vitest'
 import type { LinearMeasurement } from '../../../bench/kernels/linear.bench.js'
 import { report as reportLinear } from '../../../bench/kernels/linear.report.js'
+import type { OperationsMeasurement } from '../../../bench/kernels/operations.bench.js'
+import { report as reportOperations } from '../../../bench/kernels/operations.report.js'
 import type { MemoryBoundMeasurement } from '../../../bench/memory-bound/memory-bound.bench.js'
 import { report as reportMemoryBound } from '../../../bench/memory-bound/memory-bound.report.js'
 import type { StepMeasurement } from '../../../bench/step/step.bench.js'
@@ -50,6 +52,27 @@ describe('the report of the packed product', () => {
   it('draws a line for each instruction set', () => {
     expect(plots['kernels-linear']?.match(/<polyline/g)).toHaveLength(2)
     expect(plots['kernels-linear']).not.toContain('NaN')
+  })
+})
+
+describe('the report of operations', () => {
+  const time = (isa: string, ns: number | null, floorNs: number): OperationsMeasurement => ({
+    operation: 'topK',
+    case: 'demo, 10 of 4096, 4 heads',
+    isa,
+    ns: ns === null ? null : at(ns),
+    bytes: 65536,
+    flops: 16384,
+    floorNs,
+    bound: 'memory',
+  })
+
+  it('has microseconds of each instruction set, and the floor of the best', () => {
+    const measurements = [time('portable', null, 3000), time('avx2', 4000, 2000), time('amx', 2500, 2000)]
+    const { tables } = reportOperations([sampleResult({ bench: 'kernels/operations', measurements })])
+    expect(tables['kernels-operations']).toContain(
+      '| topK: demo, 10 of 4096, 4 heads | – | 4.00 (3.60–4.40) | 2.50 (2.25–2.75) | 2.00 | 80% | memory |',
+    )
   })
 })
 
