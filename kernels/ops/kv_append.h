@@ -1,7 +1,7 @@
 // kv_append: stores the K and V of T new tokens behind the rows of one layer.
 //
 //   k, v       f32           [T, Hkv, D]  each with its own stride from token to token, head h at h * D; k is rotated
-//   cache      f32|f16|bf16  [Hkv]        rows R..R+T-1 are written (rounded), and zeros up to the end of the last group of rows
+//   cache      f32|f16|bf16  [Hkv]        rows R..R+T-1 are written (rounded), with zeros behind D, and zeros up to the end of the last group of rows
 //   positions  i32           [Hkv][rows]  of each row; written when not null: position, position + 1, … (or + depth of the node)
 //
 // Limits      T >= 1; the cache has room for whole groups of rows (kv_layout.h).

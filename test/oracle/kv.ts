@@ -40,7 +40,13 @@ export function readRow(dtype: Dtype, bytes: Uint8Array, element: ElementOf, hea
   return Array.from({ length: headDim }, (_, d) => elementAt(dtype, bytes, element(dtype, headDim, row, d)))
 }
 
-/** Writes a row, rounded. */
+/** Values behind D that a row of K, or of V, has in its tiles. */
+const padding = (element: ElementOf, headDim: number): number => {
+  const width = element === kElement ? TILE_ROWS : TILE_COLUMNS
+  return Math.ceil(headDim / width) * width - headDim
+}
+
+/** Writes a row, rounded, and zeros behind it. */
 export function writeRow(
   dtype: Dtype,
   bytes: Uint8Array,
@@ -50,10 +56,11 @@ export function writeRow(
   values: ArrayLike<number>,
 ): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  for (let d = 0; d < headDim; d++) {
+  for (let d = 0; d < headDim + padding(element, headDim); d++) {
     const at = element(dtype, headDim, row, d)
-    if (dtype === 'f32') view.setFloat32(4 * at, values[d]!, true)
-    else view.setUint16(2 * at, encode(dtype, values[d]!), true)
+    const value = d < headDim ? values[d]! : 0
+    if (dtype === 'f32') view.setFloat32(4 * at, value, true)
+    else view.setUint16(2 * at, encode(dtype, value), true)
   }
 }
 
