@@ -25,7 +25,7 @@ constexpr int64_t kSumIds = 256;
 /** Ids that are sorted rather than bisected. */
 constexpr int64_t kBandIds = 512;
 /** Logits that are worth waking a thread for, where each is looked at once; a warped row costs as much as kWarpCost plain ones. */
-constexpr int64_t kTaskLogits = int64_t{1} << 18;
+constexpr int64_t kTaskLogits = int64_t{1} << 15;
 constexpr int64_t kWarpCost = 16;
 
 struct Row {

@@ -29,7 +29,7 @@ void norm_row(const RmsNormArgs& args, int64_t row) {
 
 Status rms_norm_cpu(const RmsNormArgs& args, CpuContext& context) {
   // Below some thousand values a second thread costs more than it brings.
-  constexpr int64_t kValuesPerTask = 4096;
+  constexpr int64_t kValuesPerTask = 8192;
   const int64_t rows_per_task = divide_up(kValuesPerTask, args.width);
   context.pool.run(divide_up(args.rows, rows_per_task), [&](int64_t task, int) {
     const int64_t end = (task + 1) * rows_per_task < args.rows ? (task + 1) * rows_per_task : args.rows;

@@ -1,4 +1,4 @@
-// rope on the CPU: plain loops over values; tokens split over the threads when there are many.
+// rope on the CPU: sixteen pairs at a time; tokens split over the threads when there are many.
 #include "ops/rope.h"
 
 #include "common/packed.h"
@@ -17,11 +17,13 @@ Status rope_cpu(const RopeArgs& args, CpuContext& context) {
       for (int64_t head = 0; head < args.heads; ++head) {
         const float* x = args.x + token * args.x_stride + head * args.head_dim;
         float* out = args.out + token * args.out_stride + head * args.out_head_stride;
-        for (int64_t i = 0; i < half; ++i) {
-          const float low = x[i] * cos[i] - x[i + half] * sin[i];
-          const float high = x[i + half] * cos[i] + x[i] * sin[i];
-          out[i] = args.as_bf16 ? bf16_to_f32(f32_to_bf16(low)) : low;
-          out[i + half] = args.as_bf16 ? bf16_to_f32(f32_to_bf16(high)) : high;
+        for (int64_t i = 0; i < half; i += kLanes) {
+          const int64_t count = half - i;
+          const F32x16 a = load_first(x + i, count), b = load_first(x + half + i, count);
+          const F32x16 c = load_first(cos + i, count), s = load_first(sin + i, count);
+          const F32x16 low = a * c - b * s, high = b * c + a * s;
+          store_first(out + i, args.as_bf16 ? round_bf16(low) : low, count);
+          store_first(out + half + i, args.as_bf16 ? round_bf16(high) : high, count);
         }
       }
     }

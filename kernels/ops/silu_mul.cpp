@@ -8,8 +8,10 @@ namespace gorgon::GORGON_ISA {
 
 Status silu_mul_cpu(const SiluMulArgs& args, CpuContext& context) {
   constexpr int64_t kColumnsPerTask = 512;
+  // Below some thousand values a second thread costs more than it brings.
+  constexpr int64_t kTasksPerThread = 4;
   const int64_t tasks_per_row = divide_up(args.width, kColumnsPerTask);
-  context.pool.run_ranges(args.rows * tasks_per_row, [&](int64_t first, int64_t last, int) {
+  const auto gate_tasks = [&](int64_t first, int64_t last, int) {
     for (int64_t task = first; task < last; ++task) {
       const int64_t row = task / tasks_per_row, begin = task % tasks_per_row * kColumnsPerTask;
       const int64_t end = begin + kColumnsPerTask < args.width ? begin + kColumnsPerTask : args.width;
@@ -21,7 +23,8 @@ Status silu_mul_cpu(const SiluMulArgs& args, CpuContext& context) {
         store_first(out + i, args.as_bf16 ? round_bf16(value) : value, end - i);
       }
     }
-  });
+  };
+  context.pool.run_ranges(args.rows * tasks_per_row, gate_tasks, kTasksPerThread);
   return {};
 }
 

@@ -174,6 +174,8 @@ void add_path_rows(DType dtype, const PathRows& rows, const float* weights, int6
       return add_path_rows<DType::kF16>(rows, weights, weights_stride, heads, column_blocks, sums, sums_stride, keep);
     case DType::kF32:
       return add_path_rows<DType::kF32>(rows, weights, weights_stride, heads, column_blocks, sums, sums_stride, keep);
+    case DType::kInt8:
+      return;  // weights only: there are no such caches
   }
 }
 

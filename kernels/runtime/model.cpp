@@ -1,6 +1,7 @@
 // The forward pass, in the order the data moves.
 #include "runtime/model.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/causal_attention.h"
@@ -15,6 +16,9 @@
 namespace gorgon {
 
 namespace {
+
+/** Positions whose angles there is room for at first. */
+constexpr int64_t kLeastPositions = 1024;
 
 Status check_shape(const ModelShape& shape) {
   const bool sane = shape.layers > 0 && shape.hidden > 0 && shape.ffn > 0 && shape.vocab > 0 && shape.kv_heads > 0 && shape.query_heads > 0 &&
@@ -83,16 +87,36 @@ Status Model::embed(const int32_t* ids, int64_t tokens, float* x) {
   return backend_->embed({ids, tokens, weights_.embed, weights_.embed_dtype, shape_.hidden, x, hidden_stride()}, *context_);
 }
 
-Status Model::set_positions(const int32_t* positions, int64_t tokens) {
-  GORGON_TRY(reserve_workspace(tokens));
+Status Model::reserve_positions(int64_t count) {
+  const int64_t row_bytes = shape_.head_dim / 2 * static_cast<int64_t>(sizeof(float)), rows = cos_table_.bytes() / row_bytes;
+  if (count <= std::min(rows, sin_table_.bytes() / row_bytes)) return {};
+  const int64_t room = std::max(count, std::min(std::max(kLeastPositions, 2 * rows), shape_.max_positions));
+  GORGON_TRY(cos_table_.resize(room * row_bytes, "rotary angles"));
+  return sin_table_.resize(room * row_bytes, "rotary angles");
+}
+
+void Model::fill_angles(int64_t end) {
   const int64_t half = shape_.head_dim / 2;
-  for (int64_t t = 0; t < tokens; ++t) {
+  for (; angle_positions_ < end; ++angle_positions_) {
+    float* cos = cos_table_.as<float>() + angle_positions_ * half;
+    float* sin = sin_table_.as<float>() + angle_positions_ * half;
     for (int64_t i = 0; i < half; ++i) {
       // The angle is an f32 product, as in the implementations the checkpoints were trained with; its sine and cosine are exact to f32.
-      const float angle = static_cast<float>(positions[t]) * shape_.inverse_frequencies[i];
-      cos_[t * half + i] = static_cast<float>(std::cos(static_cast<double>(angle))) * shape_.rope_scale;
-      sin_[t * half + i] = static_cast<float>(std::sin(static_cast<double>(angle))) * shape_.rope_scale;
+      const float angle = static_cast<float>(angle_positions_) * shape_.inverse_frequencies[i];
+      cos[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * shape_.rope_scale;
+      sin[i] = static_cast<float>(std::sin(static_cast<double>(angle))) * shape_.rope_scale;
     }
+  }
+}
+
+Status Model::set_positions(const int32_t* positions, int64_t tokens) {
+  GORGON_TRY(reserve_workspace(tokens));
+  const int64_t end = *std::max_element(positions, positions + tokens) + int64_t{1}, half = shape_.head_dim / 2;
+  GORGON_TRY(reserve_positions(end));
+  fill_angles(end);
+  for (int64_t t = 0; t < tokens; ++t) {
+    std::memcpy(cos_ + t * half, cos_table_.as<float>() + positions[t] * half, half * sizeof(float));
+    std::memcpy(sin_ + t * half, sin_table_.as<float>() + positions[t] * half, half * sizeof(float));
   }
   return {};
 }
@@ -108,11 +132,10 @@ Status Model::forward_layer(int64_t index, const RowSegment* segments, int64_t s
   GORGON_TRY(run.rms_norm({x, stride, tokens, shape_.hidden, layer.attention_norm.data(), shape_.rms_eps, as_bf16, normed_, stride}, *context_));
   GORGON_TRY(run.linear({normed_, stride, tokens, layer.qkv.matrix, layer.qkv.bias_or_null(), qkv_, qkv_width, false}, *context_));
   if (!layer.q_norm.empty()) {
-    for (int64_t t = 0; t < tokens; ++t) {
-      float* row = qkv_ + t * qkv_width;
-      GORGON_TRY(run.rms_norm({row, head_dim, shape_.query_heads, head_dim, layer.q_norm.data(), shape_.rms_eps, false, row, head_dim}, *context_));
-      row += q_width;
-      GORGON_TRY(run.rms_norm({row, head_dim, shape_.kv_heads, head_dim, layer.k_norm.data(), shape_.rms_eps, false, row, head_dim}, *context_));
+    for (int64_t head = 0; head < shape_.query_heads + shape_.kv_heads; ++head) {
+      float* rows = qkv_ + head * head_dim;  // k stands behind q
+      const float* weight = head < shape_.query_heads ? layer.q_norm.data() : layer.k_norm.data();
+      GORGON_TRY(run.rms_norm({rows, qkv_width, tokens, head_dim, weight, shape_.rms_eps, false, rows, qkv_width}, *context_));
     }
   }
   GORGON_TRY(run.rope({qkv_, qkv_width, tokens, shape_.query_heads, head_dim, cos_, sin_, as_bf16, q_, query_stride(), round_up(head_dim, kTileDepth)},

@@ -48,6 +48,8 @@ class Model {
   /** Memory for passes of `rows` rows, logits of `logit_rows`, and drafts of `draft_rows` from `medusa_heads` heads: a pass may still fail for
       want of an operation's scratch memory, but not of what is large. */
   Status reserve(int64_t rows, int64_t logit_rows, int64_t draft_rows, int64_t medusa_heads);
+  /** The same for positions up to `count`: they keep their angles for as long as the model is open. */
+  Status reserve_positions(int64_t count);
   Status embed(const int32_t* ids, int64_t tokens, float* x);
   /** Prepares the angles of the next forward_layer calls. */
   Status set_positions(const int32_t* positions, int64_t tokens);
@@ -75,6 +77,7 @@ class Model {
   Status reserve_workspace(int64_t rows);
   Status reserve_logits(int64_t rows);
   Status reserve_drafts(int64_t rows, int64_t medusa_heads);
+  void fill_angles(int64_t end);
 
   ModelShape shape_;
   Weights weights_;
@@ -87,6 +90,10 @@ class Model {
   int64_t workspace_rows_ = 0;
   float *residual_ = nullptr, *normed_ = nullptr, *qkv_ = nullptr, *q_ = nullptr, *k_ = nullptr, *attended_ = nullptr, *gate_up_ = nullptr, *gated_ = nullptr,
         *cos_ = nullptr, *sin_ = nullptr;
+  /** f32 [positions, D/2]: a sine takes longer than most of what a row goes through, and every layer of a prompt would ask for it again. */
+  AlignedBuffer cos_table_, sin_table_;
+  /** Of which these are filled in. */
+  int64_t angle_positions_ = 0;
   AlignedBuffer logits_, draft_logits_, draft_workspace_;
 };
 

@@ -130,6 +130,7 @@ Status Session::reserve_chunk() {
   Turn& turn = *turn_;
   const int64_t tokens = static_cast<int64_t>(turn.tokens.size());
   GORGON_TRY(model_->reserve(chunk_of(turn), 1, 1, turn.medusa_heads));
+  GORGON_TRY(model_->reserve_positions(position() + turn.first + chunk_of(turn)));
   if (turn.first > 0) return {};
   const int64_t row_bytes = model_->hidden_stride() * static_cast<int64_t>(sizeof(float));
   if (hidden_.bytes() == 0) GORGON_TRY(hidden_.allocate(kMaxTreeNodes * row_bytes, "hidden rows"));
@@ -246,6 +247,7 @@ Status Session::verify(const std::vector<VerifyItem>& batch, std::vector<Posteri
     all_rows += trees[i].nodes();
   }
   for (size_t i = 0; i < batch.size(); ++i) {
+    GORGON_TRY(model.reserve_positions(batch[i].session->position() + trees[i].depth() + 1));
     KvCache& cache = batch[i].session->cache_;
     for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
       // A quarter more than it has, so that a long text is not copied over and over.
