@@ -1,9 +1,9 @@
 // The attention a model pays, and the rows a policy would keep: straight from the addon, which lets benchmarks see what the engine hides.
 import type { EngineInfo } from '../../src/index.js'
-import { type ModelHandle, native, type WeightDtype } from '../../src/native.js'
-import { modelSpecOf, readModelFolder } from '../../src/weights/load.js'
+import { type ModelHandle, native } from '../../src/native.js'
 import type { Arm } from './arms.js'
 import type { LayerVotes } from './hit-rates.js'
+import { CHUNK, openCopy } from './model-copy.js'
 
 export interface AttentionModel {
   readonly layers: number
@@ -22,22 +22,13 @@ export interface AttentionModel {
 }
 
 const SINKS = 4
-const CHUNK = 512
 
-/** The model of an engine once more, without its heads. */
+/** On a copy of an engine's model. */
 export async function openAttention(info: EngineInfo): Promise<AttentionModel> {
   const addon = native()
-  const folder = await readModelFolder(info.model)
   const { isa, threads } = info
-  const spec = modelSpecOf(folder, null, {
-    backend: info.backend,
-    isa,
-    threads,
-    dtype: info.dtype as WeightDtype,
-    progress: new Int32Array(new SharedArrayBuffer(8)),
-  })
-  const model = await addon.openModel(spec)
-  const { layers, queryHeads, kvHeads } = spec.shape
+  const { handle: model, shape, close } = await openCopy(info)
+  const { layers, queryHeads, kvHeads } = shape
   const forwardVotes = addon.ops['forwardVotes'] as (
     model: ModelHandle,
     tokens: Int32Array,
@@ -95,6 +86,6 @@ export async function openAttention(info: EngineInfo): Promise<AttentionModel> {
       }
       return select(arm, layer, arm.kind === 'h2o' ? all : window, tokens)
     },
-    close: () => addon.close(model),
+    close,
   }
 }

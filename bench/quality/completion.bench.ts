@@ -9,7 +9,7 @@
 // drawn with a seed, and are the same for every length and arm. Scored as LongBench scores LCC: edit similarity of the first line of code.
 import { runBench } from '../support/command.js'
 import { editSimilarity, isLineComplete } from './edit-similarity.js'
-import { answerOf, type Case, encoderOf, measure, type QualityOptions, qualityCommand } from './run.js'
+import { type Case, encoderOf, measure, type QualityOptions, qualityCommand } from './run.js'
 import { chooseCompletions, completionPrompt, completionsOf, fileText, readSources } from './sources.js'
 
 interface Options extends QualityOptions {
@@ -40,12 +40,13 @@ async function main(options: Options): Promise<void> {
         const round: Case[] = []
         for (const length of lengths) {
           const prompt = await completionPrompt(files, completion, length, { prefix, encode, idsOf })
-          const question = { maxTokens: MAX_TOKENS, isDone: isLineComplete }
           round.push({
             length,
             index,
             promptTokens: length,
-            ask: async (_, arm) => editSimilarity(await answerOf(engine, arm, prompt, question), completion.expected),
+            prompt,
+            question: { maxTokens: MAX_TOKENS, isDone: isLineComplete },
+            score: (answer) => editSimilarity(answer, completion.expected),
           })
         }
         yield round
@@ -61,7 +62,7 @@ await runBench(
     {
       lengths: [4096, 8192, 12288, 14336],
       lengthsAre: 'tokens of a prompt',
-      cases: 40,
+      cases: 60,
       casesAre: 'lines to complete',
       minutes: 1.5,
       quick: { lengths: [1024, 2048], cases: 3 },

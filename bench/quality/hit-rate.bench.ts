@@ -236,7 +236,7 @@ const command = benchCommand(
   .option('--temperature <t>', 'of what is generated', Number, 0.7)
   .option('--lengths <list>', 'tokens of a prompt', numberList(), [4096, 12288])
   .option('--cases <n>', 'prompts of each length', wholeNumber(), 16)
-  .option('--minutes <n>', 'stop before this is over, with the prompts there are; 0 for no limit', minutesOf, 0.5)
+  .option('--minutes <n>', 'stop before this is over, with the prompts there are; 0 for no limit', minutesOf, 0.75)
   .option('--seed <n>', 'of what is drawn', wholeNumber(0), 1)
   .option('--data <dir>', 'folder of a TypeScript project', '.')
   .option('--folders <list>', 'folders of it', 'src,test')

@@ -11,7 +11,7 @@
 import { GorgonError } from '../../src/index.js'
 import { runBench } from '../support/command.js'
 import { isRightLine, LINES_STOP, readLines } from './lines.js'
-import { answerOf, type Case, measure, type QualityOptions, qualityCommand } from './run.js'
+import { type Case, measure, type QualityOptions, qualityCommand } from './run.js'
 
 interface Options extends QualityOptions {
   readonly data: string
@@ -47,12 +47,13 @@ async function main(options: Options): Promise<void> {
             tooLong.set(lines, (tooLong.get(lines) ?? 0) + 1)
             continue
           }
-          const question = { maxTokens: MAX_TOKENS, stop: LINES_STOP }
           round.push({
             length: lines,
             index,
             promptTokens: prompt.length,
-            ask: async (_, arm) => (isRightLine(await answerOf(engine, arm, prompt, question), one.expected) ? 1 : 0),
+            prompt,
+            question: { maxTokens: MAX_TOKENS, stop: LINES_STOP },
+            score: (answer) => (isRightLine(answer, one.expected) ? 1 : 0),
           })
         }
         yield round
@@ -67,7 +68,7 @@ await runBench(
     lengthsAre: 'lines of a record, as its file is named',
     cases: 25,
     casesAre: 'cases of each file',
-    minutes: 2,
+    minutes: 1.5,
     quick: { lengths: [200], cases: 2 },
   })
     .option('--data <dir>', 'folder of LongEval cases', '../shared/eval/longeval-lines')

@@ -13,7 +13,7 @@ import { GorgonError } from '../../src/index.js'
 import { runBench, wholeNumber } from '../support/command.js'
 import { isRightNumber, NEEDLE_STOP, needlePrompt } from './haystack.js'
 import { Choices } from './random.js'
-import { answerOf, type Case, encoderOf, measure, type QualityOptions, qualityCommand } from './run.js'
+import { type Case, encoderOf, measure, type QualityOptions, qualityCommand } from './run.js'
 
 interface Options extends QualityOptions {
   readonly data: string
@@ -64,12 +64,13 @@ async function main(options: Options): Promise<void> {
             const share = depths === 1 ? 0.5 : depth / (depths - 1)
             const place = { length, depth: share, seed: `needle ${seed} ${length} ${depth} ${time}` }
             const { tokens, expected } = await needlePrompt(haystack, place, encoder)
-            const question = { maxTokens: MAX_TOKENS, stop: NEEDLE_STOP }
             round.push({
               length,
               index: time * depths + depth,
               promptTokens: tokens.length,
-              ask: async (_, arm) => (isRightNumber(await answerOf(engine, arm, tokens, question), expected) ? 1 : 0),
+              prompt: tokens,
+              question: { maxTokens: MAX_TOKENS, stop: NEEDLE_STOP },
+              score: (answer) => (isRightNumber(answer, expected) ? 1 : 0),
             })
           }
           yield round
@@ -86,9 +87,9 @@ await runBench(
     {
       lengths: [1024, 2048, 4096, 8192, 12288, 14336],
       lengthsAre: 'tokens of a prompt',
-      cases: 1,
+      cases: 2,
       casesAre: 'times every cell is asked',
-      minutes: 2,
+      minutes: 1.5,
       quick: { lengths: [1024, 2048], cases: 1 },
     },
   )

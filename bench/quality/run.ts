@@ -16,6 +16,7 @@ import { ARM_KINDS, type Arm, type ArmOptions, armsOf } from './arms.js'
 import type { Encoder } from './haystack.js'
 import { type Costed, runRounds } from './rounds.js'
 import { type ArmScores, encodeScores } from './scores.js'
+import { answerOf, openSharedPrefill, type Question } from './shared-prefill.js'
 
 export interface EngineOptions {
   readonly model: string
@@ -28,6 +29,7 @@ export interface EngineOptions {
 export interface QualityOptions extends ArmOptions, EngineOptions {
   readonly lengths: readonly number[]
   readonly cases: number
+  readonly ownPrefill?: boolean
   readonly concurrency: number
   readonly minutes: number
   readonly seed: number
@@ -73,7 +75,8 @@ export function qualityCommand(bench: string, description: string, defaults: Def
     .option('--pool-size <n>', 'width of the pool', wholeNumber(), 7)
     .option('--lengths <list>', defaults.lengthsAre, numberList(), [...defaults.lengths])
     .option('--cases <n>', defaults.casesAre, wholeNumber(), defaults.cases)
-    .option('--concurrency <n>', 'questions asked at once', wholeNumber(), 8)
+    .option('--own-prefill', 'a prefill for every arm, through the engine alone; else a prompt runs once for all arms')
+    .option('--concurrency <n>', 'questions asked at once, with --own-prefill', wholeNumber(), 8)
     .option(
       '--minutes <n>',
       'stop before this is over, with the rounds there are; 0 for no limit',
@@ -123,36 +126,16 @@ export async function encoderOf(engine: Engine): Promise<Encoder> {
   }
 }
 
-export interface Question {
-  readonly maxTokens: number
-  readonly stop?: readonly string[]
-  /** Told the text so far; true ends the generation. */
-  readonly isDone?: (text: string) => boolean
-}
-
-/** What an arm generates after a prompt, greedily. */
-export async function answerOf(engine: Engine, arm: Arm, prompt: Int32Array, question: Question): Promise<string> {
-  const { maxTokens, stop = [], isDone } = question
-  const generation = engine.generate(prompt, { maxTokens, stop, kv: arm.kv, onAbort: 'return' })
-  let text = ''
-  for await (const piece of generation.text) {
-    text += piece
-    if (isDone?.(text)) break
-  }
-  const { kv } = await generation
-  const expected = Math.min(prompt.length, arm.budget ?? prompt.length)
-  if (kv.keptTokens !== expected)
-    throw wrongResult(`${arm.name} kept ${kv.keptTokens} rows of a prompt of ${prompt.length}, not ${expected}`)
-  return text
-}
-
-/** A question, as every arm is asked it. */
+/** A question that every arm is asked. */
 export interface Case extends Costed {
   /** Of `--lengths`. */
   readonly length: number
   /** Where in the result its scores stand. */
   readonly index: number
-  ask(engine: Engine, arm: Arm): Promise<number>
+  readonly prompt: Int32Array
+  readonly question: Question
+  /** What an answer is worth, from 0 to 1. */
+  score(answer: string): number
 }
 
 export interface Plan<Options extends QualityOptions> {
@@ -165,6 +148,50 @@ export interface Plan<Options extends QualityOptions> {
   rounds(engine: Engine): AsyncIterable<readonly Case[]>
 }
 
+/** Puts a plan's cases to all arms. */
+async function askAll<Options extends QualityOptions>(
+  engine: Engine,
+  { bench, options, rounds }: Plan<Options>,
+  arms: readonly Arm[],
+): Promise<{ readonly case: Case; readonly scores: readonly number[] }[]> {
+  const start = performance.now()
+  const showCases = (cases: number) =>
+    showProgress(`${bench}: ${cases} cases, ${Math.round((performance.now() - start) / 1000)} s`)
+  const limitMs = options.minutes === 0 ? Number.POSITIVE_INFINITY : options.minutes * 60_000
+  if (options.ownPrefill) {
+    const ask = async ({ prompt, question, score }: Case, arm: Arm) =>
+      score(await answerOf(engine, arm, prompt, question))
+    const asked = await runRounds(rounds(engine), arms, ask, {
+      concurrency: options.concurrency,
+      limitMs,
+      onAnswer: (answers) => showCases(Math.floor(answers / arms.length)),
+    })
+    return asked.map((place) => ({ case: place.case, scores: place.answers }))
+  }
+  const shared = await openSharedPrefill(engine)
+  try {
+    let isChecked = false
+    const shortest = Math.min(...options.lengths)
+    const ask = async ({ length, prompt, question, score }: Case) => {
+      const scores = shared.answers(arms, prompt, question).map(score)
+      if (!isChecked && length === shortest) {
+        // A shortcut is only worth what it has in common with the way everybody goes.
+        isChecked = true
+        for (const [i, arm] of arms.entries()) {
+          const engines = await answerOf(engine, arm, prompt, question)
+          if (score(engines) !== scores[i])
+            throw wrongResult(`${arm.name}: the engine answered ${JSON.stringify(engines)}, which scores otherwise`)
+        }
+      }
+      return scores
+    }
+    const asked = await runRounds(rounds(engine), ['all'], ask, { concurrency: 1, limitMs, onAnswer: showCases })
+    return asked.map((place) => ({ case: place.case, scores: place.answers[0]! }))
+  } finally {
+    await shared.close()
+  }
+}
+
 /** Asks, scores, writes the result. */
 export async function measure<Options extends QualityOptions>(
   plan: Plan<Options>,
@@ -174,28 +201,14 @@ export async function measure<Options extends QualityOptions>(
   const start = performance.now()
   return withEngine(options, options.concurrency, async (engine) => {
     const machine = machineRecord(engine.info)
-    let promptTokens = 0
-    const asked = await runRounds<Case, Arm, number>(
-      plan.rounds(engine),
-      arms,
-      async (one, arm) => {
-        promptTokens += one.promptTokens
-        return one.ask(engine, arm)
-      },
-      {
-        concurrency: options.concurrency,
-        limitMs: options.minutes === 0 ? Number.POSITIVE_INFINITY : options.minutes * 60_000,
-        onAnswer: (answered) =>
-          showProgress(`${bench}: ${answered} answers, ${Math.round((performance.now() - start) / 1000)} s`),
-      },
-    )
+    const asked = await askAll(engine, plan, arms)
     showProgress()
     const measurements = arms.flatMap((arm, a) =>
       options.lengths.flatMap((length): ArmScores[] => {
         const own = asked.filter((place) => place.case.length === length)
         if (own.length === 0) return []
         const scores = new Array<number | null>(plan.cases).fill(null)
-        for (const place of own) scores[place.case.index] = place.answers[a]!
+        for (const place of own) scores[place.case.index] = place.scores[a]!
         const tokens = own.map((place) => place.case.promptTokens)
         return [
           {
@@ -215,7 +228,7 @@ export async function measure<Options extends QualityOptions>(
       bench,
       command: commandLine(bench),
       machine,
-      options: { ...asIs, ...plan.notes?.(), seconds: Math.round((performance.now() - start) / 1000), promptTokens },
+      options: { ...asIs, ...plan.notes?.(), seconds: Math.round((performance.now() - start) / 1000) },
       measurements,
     }
     const path = await writeResult(result, options.out)

@@ -14,6 +14,7 @@
 #include <cmath>
 
 #include "addon/handles.h"
+#include "addon/phases.h"
 #include "addon/values.h"
 #include "ops/attention_votes.h"
 #include "ops/causal_attention.h"
@@ -31,6 +32,7 @@
 #include "ops/stream_read.h"
 #include "ops/top_k.h"
 #include "ops/tree_attention.h"
+#include "runtime/shared_prefill.h"
 
 namespace gorgon {
 
@@ -763,6 +765,37 @@ Napi::Value forward_votes(const Napi::CallbackInfo& info) {
   return out;
 }
 
+/**
+ * continueGreedily(model, tokens i32 [T], { chunk, count, stopIds i32, compressions [CompressionSpec or null] }): for each compression
+ * { rowsKept, tokens i32 }, the tokens that a session of its own would have made of the prompt; see runtime/shared_prefill.h.
+ */
+Napi::Value continue_prompt(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Model& model = *open_model(info[0])->owner;
+  int64_t tokens = 0;
+  const int32_t* ids = read_text(info[1], model, &tokens);
+  const Napi::Object args = read_object(info[2], "the arguments of an operation");
+  const Napi::Value list = args.Get("compressions");
+  if (!list.IsArray()) throw_argument(env, "compressions is not an array");
+  std::vector<Branch> branches(list.As<Napi::Array>().Length());
+  for (size_t i = 0; i < branches.size(); ++i) branches[i].compression = read_compression(list.As<Napi::Array>().Get(static_cast<uint32_t>(i)));
+  const std::vector<int32_t> stop_ids = read_array<int32_t>(args, "stopIds");
+  {
+    const std::lock_guard<std::mutex> lock(model.mutex());
+    const FlushSubnormals flush;
+    throw_unless_ok(env, continue_greedily(model, std::vector<int32_t>(ids, ids + tokens), read_size(args, "chunk"), read_size(args, "count"), stop_ids,
+                                           &branches));
+  }
+  auto out = Napi::Array::New(env, branches.size());
+  for (size_t i = 0; i < branches.size(); ++i) {
+    auto object = Napi::Object::New(env);
+    object.Set("rowsKept", Napi::Number::New(env, static_cast<double>(branches[i].rows_kept)));
+    object.Set("tokens", write_array(env, branches[i].tokens));
+    out.Set(static_cast<uint32_t>(i), object);
+  }
+  return out;
+}
+
 }  // namespace
 
 Napi::Object export_ops(Napi::Env env) {
@@ -792,6 +825,7 @@ Napi::Object export_ops(Napi::Env env) {
   add("multiplyAdd", multiply_add);
   add("forwardLogits", forward_logits);
   add("forwardVotes", forward_votes);
+  add("continueGreedily", continue_prompt);
   return ops;
 }
 

@@ -210,6 +210,8 @@ SamplingSpec read_sampling(const Napi::Object& object) {
   return spec;
 }
 
+}  // namespace
+
 std::optional<CompressionSpec> read_compression(const Napi::Value& value) {
   if (value.IsNull() || value.IsUndefined()) return std::nullopt;
   const Napi::Object object = read_object(value, "compression");
@@ -235,6 +237,8 @@ std::optional<CompressionSpec> read_compression(const Napi::Value& value) {
   spec.report_kept = read_bool(object, "reportKept");
   return spec;
 }
+
+namespace {
 
 /** { chosen, topIds, topValues } of the one token there is. */
 Napi::Value write_token_logprobs(Napi::Env env, const std::optional<Logprobs>& logprobs) {

@@ -3,6 +3,10 @@
 
 #include <napi.h>
 
+#include <optional>
+
+#include "runtime/compression.h"
+
 namespace gorgon {
 
 Napi::Value list_backends(const Napi::CallbackInfo& info);
@@ -14,5 +18,8 @@ Napi::Value prefill(const Napi::CallbackInfo& info);
 Napi::Value verify(const Napi::CallbackInfo& info);
 Napi::Value commit(const Napi::CallbackInfo& info);
 Napi::Value session_info(const Napi::CallbackInfo& info);
+
+/** A CompressionSpec of src/native.ts; none of null. */
+std::optional<CompressionSpec> read_compression(const Napi::Value& value);
 
 }  // namespace gorgon

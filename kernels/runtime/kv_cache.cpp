@@ -22,6 +22,21 @@ Status KvCache::shrink(int64_t layer, int64_t spare) {
   return resize(layers_[layer], capacity);
 }
 
+Status KvCache::copy_layer(const KvCache& from, int64_t layer, int64_t spare) {
+  const int64_t rows = from.rows(layer), groups = divide_up(rows, kRowGroup);
+  GORGON_TRY(reserve(layer, rows, spare));
+  for (int64_t h = 0; h < shape_.kv_heads; ++h) {
+    const Head& source = from.layers_[layer].heads[h];
+    Head& target = layers_[layer].heads[h];
+    // Whole groups: what stands behind the last row is as an append would have left it.
+    std::memcpy(target.k.data(), source.k.data(), groups * k_group_bytes(shape_.dtype, shape_.head_dim));
+    std::memcpy(target.v.data(), source.v.data(), groups * v_group_bytes(shape_.dtype, shape_.head_dim));
+    std::memcpy(target.positions.data(), source.positions.data(), rows * sizeof(int32_t));
+  }
+  set_rows(layer, rows);
+  return {};
+}
+
 Status KvCache::resize(Layer& layer, int64_t capacity) {
   const int64_t groups = capacity / kRowGroup;
   // Heads that were resized before a failure keep their larger buffers; the capacity, which counts, stays the smallest of them.

@@ -32,6 +32,9 @@ class KvCache {
   /** Gives memory back beyond the committed rows and `spare` more. */
   Status shrink(int64_t layer, int64_t spare);
 
+  /** A layer of another cache of this shape instead of one's own, with room for its rows and `spare` more. */
+  Status copy_layer(const KvCache& from, int64_t layer, int64_t spare);
+
   /** [Hkv]; valid until the next reserve or shrink of the layer. */
   const MutableKvHead* heads(int64_t layer) const { return layers_[layer].views.data(); }
   const KvHead* const_heads(int64_t layer) const { return layers_[layer].const_views.data(); }

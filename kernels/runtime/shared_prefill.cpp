@@ -1,0 +1,145 @@
+// Layer by layer: the rows run over a cache of their own; then each branch copies the layer and compresses its copy.
+#include "runtime/shared_prefill.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "ops/top_k.h"
+
+namespace gorgon {
+
+namespace {
+
+/** A branch at work. */
+struct Runner {
+  Branch* branch;
+  KvCache cache;
+  /** Null when all rows stay. */
+  std::unique_ptr<Compression> compression;
+};
+
+Status check(const Model& model, const std::vector<int32_t>& prompt, int64_t chunk, int64_t count, const std::vector<Branch>& branches) {
+  const int64_t tokens = static_cast<int64_t>(prompt.size());
+  if (tokens < 1 || chunk < 1 || count < 1 || tokens + count > model.shape().max_positions) {
+    return {StatusCode::kArgument, "a prompt of " + std::to_string(tokens) + " tokens and " + std::to_string(count) + " after it, in chunks of " +
+                                       std::to_string(chunk) + ", cannot run"};
+  }
+  for (const int32_t token : prompt) {
+    if (token < 0 || token >= model.shape().vocab) return {StatusCode::kArgument, "token id " + std::to_string(token) + " is out of range"};
+  }
+  for (const Branch& branch : branches) {
+    if (!branch.compression) continue;
+    const CompressionSpec& c = *branch.compression;
+    const bool streaming = c.policy == KvPolicy::kStreaming;
+    if (c.pool_size % 2 == 0 || (streaming ? c.sinks : c.window) >= c.budget || (!streaming && c.window < 1)) {
+      return {StatusCode::kArgument, "compression: budget, window, sinks and pool size do not go together"};
+    }
+  }
+  return {};
+}
+
+/** The likeliest token of each row, ties to the lower id. */
+Status likeliest(Model& model, const float* hidden, int64_t rows, int32_t* ids) {
+  const float* logits;
+  const int64_t vocab = model.shape().vocab;
+  GORGON_TRY(model.logits(hidden, rows, &logits));
+  return model.backend().top_k({logits, vocab, rows, vocab, 1, ids}, model.context());
+}
+
+Status run_prompt(Model& model, const std::vector<int32_t>& prompt, int64_t chunk, std::vector<Runner>& runners, int32_t* root) {
+  const int64_t tokens = static_cast<int64_t>(prompt.size()), stride = model.hidden_stride();
+  KvCache rows(model.kv_shape());
+  AlignedBuffer hidden;
+  GORGON_TRY(hidden.allocate(tokens * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
+  float* x = hidden.as<float>();
+  std::vector<int32_t> positions(tokens);
+  for (int64_t i = 0; i < tokens; ++i) positions[i] = static_cast<int32_t>(i);
+  GORGON_TRY(model.embed(prompt.data(), tokens, x));
+  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
+    GORGON_TRY(rows.reserve(layer, tokens, 0));
+    for (Runner& runner : runners) {
+      if (runner.compression) GORGON_TRY(runner.compression->begin_layer());
+    }
+    for (int64_t first = 0; first < tokens; first += chunk) {
+      const int64_t count = std::min(chunk, tokens - first);
+      GORGON_TRY(model.set_positions(positions.data() + first, count));
+      const RowSegment segment{&rows, count, first, nullptr, nullptr, 0};
+      GORGON_TRY(model.forward_layer(layer, &segment, 1, count, count, x + first * stride));
+      rows.set_rows(layer, first + count);
+      for (Runner& runner : runners) {
+        if (runner.compression) GORGON_TRY(runner.compression->see_chunk(layer, rows, 0, first, count));
+      }
+    }
+    for (Runner& runner : runners) {
+      GORGON_TRY(runner.cache.copy_layer(rows, layer, runner.compression ? 0 : kSpareRows));
+      if (runner.compression) GORGON_TRY(runner.compression->finish_layer(layer, runner.cache, 0));
+    }
+    rows.set_rows(layer, 0);
+    GORGON_TRY(rows.shrink(layer, 0));
+  }
+  float* last = x + (tokens - 1) * stride;
+  GORGON_TRY(model.final_norm(last, 1, last));
+  return likeliest(model, last, 1, root);
+}
+
+/** One more token for each: a tree of one node per branch, all in one pass. */
+Status step(Model& model, const std::vector<Runner*>& running, int64_t position) {
+  static constexpr int32_t kRoot = 0;
+  const int64_t count = static_cast<int64_t>(running.size());
+  std::vector<RowSegment> segments;
+  std::vector<int32_t> ids, positions(count, static_cast<int32_t>(position));
+  for (Runner* runner : running) {
+    for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
+      GORGON_TRY(runner->cache.reserve(layer, runner->cache.rows(layer) + 1, kSpareRows));
+    }
+    segments.push_back({&runner->cache, 1, position, &kRoot, &kRoot, 1});
+    ids.push_back(runner->branch->tokens.back());
+  }
+  GORGON_TRY(model.set_positions(positions.data(), count));
+  float* x = model.residual();
+  GORGON_TRY(model.embed(ids.data(), count, x));
+  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
+    GORGON_TRY(model.forward_layer(layer, segments.data(), count, count, count, x));
+    for (Runner* runner : running) runner->cache.set_rows(layer, runner->cache.rows(layer) + 1);
+  }
+  GORGON_TRY(model.final_norm(x, count, x));
+  GORGON_TRY(likeliest(model, x, count, ids.data()));
+  for (int64_t i = 0; i < count; ++i) running[i]->branch->tokens.push_back(ids[i]);
+  return {};
+}
+
+}  // namespace
+
+Status continue_greedily(Model& model, const std::vector<int32_t>& prompt, int64_t chunk, int64_t count, const std::vector<int32_t>& stop_ids,
+                         std::vector<Branch>* branches) {
+  GORGON_TRY(check(model, prompt, chunk, count, *branches));
+  const int64_t tokens = static_cast<int64_t>(prompt.size());
+  std::vector<Runner> runners;
+  for (Branch& branch : *branches) {
+    // A budget that is not smaller than the prompt changes nothing.
+    const bool compresses = branch.compression && tokens > branch.compression->budget;
+    runners.push_back({&branch, KvCache(model.kv_shape()), compresses ? std::make_unique<Compression>(model, *branch.compression, 0, tokens) : nullptr});
+  }
+  GORGON_TRY(model.reserve(std::min(chunk, tokens), 1, 0, 0));
+  int32_t root = 0;
+  GORGON_TRY(run_prompt(model, prompt, chunk, runners, &root));
+  for (Runner& runner : runners) {
+    runner.branch->rows_kept = runner.cache.rows(0);
+    runner.branch->tokens = {root};
+  }
+  const int64_t branch_count = static_cast<int64_t>(runners.size());
+  GORGON_TRY(model.reserve(branch_count, branch_count, 0, 0));
+  for (int64_t made = 1; made < count; ++made) {
+    std::vector<Runner*> running;
+    for (Runner& runner : runners) {
+      const int32_t last = runner.branch->tokens.back();
+      if (std::find(stop_ids.begin(), stop_ids.end(), last) == stop_ids.end()) running.push_back(&runner);
+    }
+    // Those that have stopped have fewer tokens; the others are all equally far.
+    if (running.empty()) break;
+    GORGON_TRY(step(model, running, tokens + made - 1));
+  }
+  return {};
+}
+
+}  // namespace gorgon
