@@ -3,6 +3,8 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import { GorgonError, isGorgonError } from '../../src/index.js'
 import { RESULTS } from './results.js'
 
+export { numberList, wholeNumber } from '../../src/cli/values.js'
+
 /** Variables that change what is measured: part of what was run. */
 const TELLING_VARIABLES = ['GORGON_BACKEND', 'GORGON_CPU'] as const
 
@@ -37,20 +39,6 @@ export function commandLine(
 }
 
 const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
-
-/** An option's value: a whole number, at least `lowest`. */
-export function wholeNumber(lowest = 1): (text: string) => number {
-  return (text) => {
-    const value = Number(text)
-    if (/^\d+$/.test(text) && Number.isSafeInteger(value) && value >= lowest) return value
-    throw new InvalidArgumentError(`Use a whole number from ${lowest}.`)
-  }
-}
-
-/** An option's value: whole numbers between commas. */
-export function numberList(lowest = 1): (text: string) => number[] {
-  return (text) => text.split(',').map(wholeNumber(lowest))
-}
 
 /** An option's value: words between commas, of those allowed. */
 export function wordList<Word extends string>(allowed: readonly Word[]): (text: string) => Word[] {

@@ -46,8 +46,7 @@ export const DecodeRun = z.object({
 export type DecodeRun = Readonly<z.infer<typeof DecodeRun>>
 
 export interface DecodeOptions {
-  readonly promptLengths: readonly number[]
-  /** Tokens to generate. At least 3, so that there are gaps between chunks. */
+  /** To generate. */
   readonly tokens: number
   readonly rounds: number
   readonly temperature: number
@@ -67,7 +66,7 @@ export interface DecodePlan {
 /** Which arms and lengths a model can run. */
 export function planDecode(
   { context, heads }: Pick<Engine['info'], 'context' | 'heads'>,
-  { promptLengths, tokens }: Pick<DecodeOptions, 'promptLengths' | 'tokens'>,
+  { promptLengths, tokens }: { readonly promptLengths: readonly number[]; readonly tokens: number },
 ): DecodePlan {
   const fitting = promptLengths.filter((length) => length + tokens <= context)
   const tooLong = promptLengths.filter((length) => !fitting.includes(length))

@@ -1,6 +1,6 @@
 // gorgon bench: plain decoding, Medusa, SnapKV and both, for any model, measured here.
 import { readFile, writeFile } from 'node:fs/promises'
-import { InvalidArgumentError, Option } from 'commander'
+import { Option } from 'commander'
 import { type DecodeRun, measureDecode, planDecode } from '../bench/decode.js'
 import { acceptanceRows, speedRows, summariseDecode } from '../bench/decode-summary.js'
 import { machineRecord } from '../bench/machine.js'
@@ -11,6 +11,7 @@ import { type Given, optionsOf, readGenerateOptions, readLoadOptions } from './a
 import { table } from './format.js'
 import { type Io, write } from './io.js'
 import { createProgress } from './progress.js'
+import { numberList, wholeNumber } from './values.js'
 
 /** What was measured, beside the engine: the options of the result file. */
 export interface DecodeBenchOptions {
@@ -38,17 +39,8 @@ interface BenchFlags {
 
 /** Below the context of most models, and where SnapKV keeps a twelfth of the longest prompt. */
 const BUDGET = 1024
-/** Two make a gap between chunks even when a step commits several tokens. */
+/** So that there are gaps between chunks, whatever a step commits. */
 const FEWEST_TOKENS = 16
-
-function wholeNumber(lowest: number, highest = Number.MAX_SAFE_INTEGER): (text: string) => number {
-  return (text) => {
-    const value = Number(text)
-    if (/^\d+$/.test(text) && value >= lowest && value <= highest) return value
-    const range = highest === Number.MAX_SAFE_INTEGER ? `from ${lowest}` : `from ${lowest} to ${highest}`
-    throw new InvalidArgumentError(`Use a whole number ${range}.`)
-  }
-}
 
 /** Engine options this benchmark decides itself, or tells otherwise. */
 const NOT_OFFERED = ['--kv', '--accept', '--budget']
@@ -57,7 +49,7 @@ const NOT_OFFERED = ['--kv', '--accept', '--budget']
 export function benchOptions(): Option[] {
   const own = [
     new Option('--prompt-lengths <N,N…>', 'tokens of the prompts')
-      .argParser((text: string) => text.split(',').map(wholeNumber(1)))
+      .argParser(numberList())
       .default([512, 4096, 12000], '512,4096,12000'),
     new Option('--prompt-file <F>', "text to cut prompts from; this package's sources when left out"),
     new Option('--tokens <N>', 'tokens to generate').argParser(wholeNumber(FEWEST_TOKENS)).default(128),
@@ -143,7 +135,6 @@ export async function runDecodeBench(given: Given, around: Surroundings): Promis
   let done = 0
   progress('measuring', done, total)
   await measureDecode(engine, prompts, plan, {
-    promptLengths,
     tokens,
     rounds,
     temperature,
