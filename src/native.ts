@@ -256,6 +256,11 @@ export interface Native {
   openSession(model: ModelHandle): SessionHandle
   /** Copies the request; does no work. Forgets a verify that was not committed. */
   beginPrefill(request: PrefillRequest): void
+  /**
+   * In place of a new session's first turn: a cache as after a prompt of `tokens` tokens (rounded up to whole groups of rows), of
+   * arbitrary numbers. Its steps choose nonsense and cost what they would cost: for measuring.
+   */
+  assumePrefill(request: { readonly session: SessionHandle; readonly tokens: number }): Promise<void>
   /** One chunk of one layer for each session. */
   prefill(batch: readonly SessionHandle[]): Promise<PrefillStep[]>
   verify(batch: readonly VerifyRequest[]): Promise<Posterior[]>
@@ -276,6 +281,12 @@ export function packageRoot(): string {
 }
 
 let loaded: Native | undefined
+let loadedFrom: string | null = null
+
+/** The file that `native()` loaded; null before. */
+export function addonFile(): string | null {
+  return loadedFrom
+}
 
 /**
  * The addon, loaded once per environment.
@@ -292,6 +303,7 @@ export function native(): Native {
   for (const file of candidates) {
     try {
       loaded = liftNativeErrors(require(file) as Native)
+      loadedFrom = file
       return loaded
     } catch (error) {
       failures.push(`${file}: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}`)

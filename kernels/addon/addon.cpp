@@ -26,6 +26,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("modelInfo", Napi::Function::New<throwing<model_info>>(env, "modelInfo"));
   exports.Set("openSession", Napi::Function::New<throwing<open_session>>(env, "openSession"));
   exports.Set("beginPrefill", Napi::Function::New<throwing<begin_prefill>>(env, "beginPrefill"));
+  exports.Set("assumePrefill", Napi::Function::New<rejecting<assume_prefill>>(env, "assumePrefill"));
   exports.Set("prefill", Napi::Function::New<rejecting<prefill>>(env, "prefill"));
   exports.Set("verify", Napi::Function::New<rejecting<verify>>(env, "verify"));
   exports.Set("commit", Napi::Function::New<rejecting<commit>>(env, "commit"));

@@ -2,6 +2,7 @@
 #include "addon/phases.h"
 
 #include <functional>
+#include <limits>
 
 #include "addon/errors.h"
 #include "addon/handles.h"
@@ -392,6 +393,20 @@ Napi::Value begin_prefill(const Napi::CallbackInfo& info) {
   // Last, as in SessionList.
   throw_unless_ok(info.Env(), idle_session(session)->owner->begin_prefill(std::move(spec)));
   return info.Env().Undefined();
+}
+
+Napi::Value assume_prefill(const Napi::CallbackInfo& info) {
+  const Napi::Object object = read_object(info[0], "the request");
+  const Napi::Value session = object.Get("session");
+  const int64_t tokens = read_integer(object, "tokens", 1, std::numeric_limits<int32_t>::max());
+  const SessionList sessions({session});
+  auto* worker = new PhaseWorker(info.Env(), "gorgon.assumePrefill", sessions.handles());
+  worker->run = [owner = sessions.owners()[0], tokens] {
+    const std::lock_guard<std::mutex> lock(owner->model().mutex());
+    return owner->assume_prefill(tokens);
+  };
+  worker->result = [](Napi::Env env) { return env.Undefined(); };
+  return worker->start();
 }
 
 Napi::Value prefill(const Napi::CallbackInfo& info) {

@@ -14,6 +14,7 @@ Napi::Value open_model_async(const Napi::CallbackInfo& info);
 Napi::Value model_info(const Napi::CallbackInfo& info);
 Napi::Value open_session(const Napi::CallbackInfo& info);
 Napi::Value begin_prefill(const Napi::CallbackInfo& info);
+Napi::Value assume_prefill(const Napi::CallbackInfo& info);
 Napi::Value prefill(const Napi::CallbackInfo& info);
 Napi::Value verify(const Napi::CallbackInfo& info);
 Napi::Value commit(const Napi::CallbackInfo& info);

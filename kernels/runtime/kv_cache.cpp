@@ -1,6 +1,9 @@
 // Growing and shrinking of a session's cache, in whole groups of rows.
 #include "runtime/kv_cache.h"
 
+#include <cstring>
+#include <numeric>
+
 namespace gorgon {
 
 KvCache::KvCache(const KvShape& shape) : shape_(shape), layers_(shape.layers) {
@@ -14,6 +17,18 @@ KvCache::KvCache(const KvShape& shape) : shape_(shape), layers_(shape.layers) {
 Status KvCache::reserve(int64_t layer, int64_t rows, int64_t spare) {
   if (rows <= layers_[layer].capacity) return {};
   return resize(layers_[layer], round_up(rows + spare, kRowGroup));
+}
+
+void KvCache::fill(int64_t layer, int64_t rows) {
+  // The same byte twice, or four times, is a small number in every dtype; memory that was never written would be one page of zeros, read from L1.
+  constexpr int kSmallNumber = 0x3c;
+  const int64_t groups = rows / kRowGroup;
+  for (const MutableKvHead& head : layers_[layer].views) {
+    std::memset(head.k, kSmallNumber, groups * k_group_bytes(shape_.dtype, shape_.head_dim));
+    std::memset(head.v, kSmallNumber, groups * v_group_bytes(shape_.dtype, shape_.head_dim));
+    std::iota(head.positions, head.positions + rows, 0);
+  }
+  layers_[layer].rows = rows;
 }
 
 Status KvCache::shrink(int64_t layer, int64_t spare) {

@@ -29,6 +29,8 @@ class KvCache {
 
   /** Room for `rows` rows, and `spare` more if it has to grow at all; keeps what is there. Unchanged on failure. */
   Status reserve(int64_t layer, int64_t rows, int64_t spare);
+  /** `rows` rows of arbitrary finite numbers, at positions from 0 on; a whole number of groups (kv_layout.h), for which there is room. */
+  void fill(int64_t layer, int64_t rows);
   /** Gives memory back beyond the committed rows and `spare` more. */
   Status shrink(int64_t layer, int64_t spare);
 

@@ -215,6 +215,21 @@ Status Session::finish_prefill(Turn& turn, PrefillProgress* out) {
   return {};
 }
 
+Status Session::assume_prefill(int64_t tokens) {
+  if (state_ != State::kIdle) return bad_state("assumePrefill");
+  const int64_t rows = round_up(tokens, kRowGroup);
+  if (tokens < 1 || rows > model_->shape().max_positions) {
+    return {StatusCode::kArgument, "a prompt of " + std::to_string(tokens) + " tokens cannot be assumed; the model takes 1 to " +
+                                       std::to_string(model_->shape().max_positions)};
+  }
+  GORGON_TRY(hidden_.allocate(kMaxTreeNodes * model_->hidden_stride() * static_cast<int64_t>(sizeof(float)), "hidden rows"));
+  for (int64_t layer = 0; layer < model_->shape().layers; ++layer) GORGON_TRY(cache_.reserve(layer, rows, kSpareRows));
+  for (int64_t layer = 0; layer < model_->shape().layers; ++layer) cache_.fill(layer, rows);
+  tokens_.assign(rows, 0);
+  state_ = State::kReady;
+  return {};
+}
+
 PosteriorNode Session::posterior_prototype() const {
   PosteriorNode node{};
   node.sampling = &sampling_.params;

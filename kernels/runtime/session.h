@@ -75,6 +75,12 @@ class Session {
   /** Checks and remembers a turn; does no work and takes no memory to speak of. A prompt that was never finished is dropped first, if nothing of it was compressed yet. */
   Status begin_prefill(PrefillSpec spec);
 
+  /**
+   * Instead of a first turn: a cache as after a prompt of `tokens` tokens, rounded up to whole groups of rows, that was never computed. What
+   * steps then choose means nothing; what they cost is what they would cost.
+   */
+  Status assume_prefill(int64_t tokens);
+
   // The phases take sessions of one model, each at most once, and hold its mutex. They check all of them and reserve their memory before the
   // first is touched, so a call that is refused, or finds no memory, changes nothing. A session that a failure does catch halfway can only be
   // closed.

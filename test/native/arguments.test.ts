@@ -159,6 +159,17 @@ describe('backends', () => {
   })
 })
 
+describe('assumePrefill', () => {
+  it('refuses what is no number of tokens, or more than the model takes', async () => {
+    const table: readonly Bad[] = [
+      ['', [...NOT_OBJECTS, []]],
+      ['tokens', [...NOT_WHOLE, ...BELOW_ZERO, 0, 16385, 2 ** 31]],
+    ]
+    await refuseAll(addon.assumePrefill, { session, tokens: 32 }, table)
+    expect(addon.sessionInfo(session)).toEqual({ position: 0, rows: 0, bytes: 0 })
+  })
+})
+
 describe('beginPrefill', () => {
   const detached = Int32Array.of(1, 2)
   structuredClone(detached.buffer, { transfer: [detached.buffer] })

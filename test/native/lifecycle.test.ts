@@ -48,6 +48,7 @@ describe('close', () => {
     const calls: readonly (() => unknown)[] = [
       () => addon.sessionInfo(session),
       () => addon.beginPrefill(prefillRequest(session)),
+      () => addon.assumePrefill({ session, tokens: 32 }),
       () => addon.prefill([session]),
       () => verifyOne(session),
       () => addon.commit([{ session, path: Int32Array.of(0), medusaHeads: 0, topK: 0 }]),

@@ -75,6 +75,27 @@ describe('one session', () => {
     await addon.close(session)
   })
 
+  it('can be given a cache that nobody computed, once, to step on as on any other', async () => {
+    const session = addon.openSession(model)
+    await addon.assumePrefill({ session, tokens: 70 })
+    const { bytes, ...held } = addon.sessionInfo(session)
+    expect(held).toEqual({ position: 96, rows: 96 })
+    expect(bytes).toBeGreaterThan(0)
+    await refused(() => addon.assumePrefill({ session, tokens: 32 }), 'ERR_STATE')
+    const tokens = Int32Array.from({ length: 64 }, (_, i) => i)
+    const parents = tokens.map((node) => (node === 0 ? -1 : (node - 1) >> 2))
+    for (let step = 0; step < 20; step++) {
+      const [posterior] = await addon.verify([{ session, tokens, parents, typical: true }])
+      expect(posterior!.chosen.every((token) => token >= 0)).toBe(true)
+      expect(posterior!.entropy.slice(0, 1).every((entropy) => entropy >= 0)).toBe(true)
+      await addon.commit([{ session, path: Int32Array.of(0, 1), medusaHeads: 0, topK: 0 }])
+    }
+    expect(addon.sessionInfo(session)).toMatchObject({ position: 136, rows: 136 })
+    // A turn after it is computed as any other.
+    await addon.close(session)
+    expect(await tokensOf(addon.openSession(model), {})).toEqual(await fresh({}))
+  })
+
   it('may verify again and again before it commits, each time anew', async () => {
     const { session, drafts } = await readySession(model)
     const [first] = await verify(session)

@@ -17,6 +17,7 @@ import type {
   TokenLogprobs,
   VerifyRequest,
 } from '../../src/native.js'
+import { GREEDY } from './native-session.js'
 
 export interface ToyOptions {
   readonly vocab?: number
@@ -84,6 +85,8 @@ export class FakeNative implements Native {
   readonly turns: PrefillRequest[] = []
   /** Breaches of the contract. Each also fails the call it was found in. */
   readonly breaches: string[] = []
+  /** Of drafts from here on. */
+  headAccuracy: number
   openSessions = 0
   openModels = 0
   /** The most sessions open at once. */
@@ -109,6 +112,7 @@ export class FakeNative implements Native {
       stopEvery: 1,
       ...options,
     }
+    this.headAccuracy = this.#toy.headAccuracy
   }
 
   backends(): BackendInfo[] {
@@ -173,6 +177,29 @@ export class FakeNative implements Native {
     const copy = { ...request, tokens: request.tokens.slice() }
     this.turns.push(copy)
     Object.assign(toy, { request: copy, state: 'prefilling', chunksDone: 0, turnTokens: 0, verified: null })
+  }
+
+  async assumePrefill({
+    session,
+    tokens,
+  }: {
+    readonly session: SessionHandle
+    readonly tokens: number
+  }): Promise<void> {
+    const toy = this.#find(session)
+    this.#expect(toy.state === 'open', 'ERR_STATE', `assumePrefill while ${toy.state}`)
+    this.#expect(Number.isInteger(tokens) && tokens > 0, 'ERR_ARGUMENT', `assumePrefill of ${tokens}`)
+    this.#expectRoom(toy, tokens)
+    for (let i = 0; i < tokens; i++) this.#append(toy, 0, true)
+    toy.request = {
+      session,
+      tokens: new Int32Array(tokens),
+      sampling: GREEDY,
+      compression: null,
+      medusaHeads: 0,
+      topK: 0,
+    }
+    toy.state = 'ready'
   }
 
   async prefill(batch: readonly SessionHandle[]): Promise<PrefillStep[]> {
@@ -361,7 +388,7 @@ export class FakeNative implements Native {
     for (let head = 0; head < medusaHeads; head++) {
       const truth = this.#next(hash, sampling, toy.turnTokens + head)
       const luck = mix(hash, 7777) / 2 ** 32
-      const rank = luck < this.#toy.headAccuracy ? mix(hash, 8888) % Math.min(3, topK) : -1
+      const rank = luck < this.headAccuracy ? mix(hash, 8888) % Math.min(3, topK) : -1
       const row = new Set<number>()
       for (let i = 0; row.size < topK; i++) {
         const guess = row.size === rank ? truth : mix(hash, 9000 + i) % this.#toy.vocab
