@@ -86,6 +86,8 @@ export interface HeadsSummary {
   readonly int8Bytes: number
   /** As stored; they are held in the model's. */
   readonly dtype: WeightDtype
+  /** [medusaHead][rank]: how often that draft is right; null when no accuracy.json says. */
+  readonly accuracy: readonly (readonly number[])[] | null
   /** What their configuration calls the model they were trained on. */
   readonly baseModel: string | null
   readonly warnings: readonly string[]
@@ -177,7 +179,8 @@ function summariseWeights(folder: ModelFolder, table: TensorTable): WeightsSumma
 }
 
 function summariseHeads(heads: HeadsFolder): HeadsSummary {
-  const { path, format, medusaHeads, blocks, bias, projection, vocab, dtype, tokenMap, baseModel, warnings } = heads
+  const { path, format, medusaHeads, blocks, bias, projection, vocab, dtype, tokenMap, accuracy, baseModel, warnings } =
+    heads
   return {
     path,
     format,
@@ -189,6 +192,7 @@ function summariseHeads(heads: HeadsFolder): HeadsSummary {
     tokenMap: tokenMap !== null,
     ...sumSlices(heads.tensors),
     dtype,
+    accuracy,
     baseModel,
     warnings,
   }

@@ -84,6 +84,12 @@ function describeHeads(heads: HeadsSummary): Entry[] {
       '',
       `${count(heads.parameters)} parameters, ${heads.dtype}, ${bytes(heads.bytes)}, format ${heads.format}, ${heads.path}`,
     ],
+    [
+      '',
+      heads.accuracy
+        ? `best drafts right ${heads.accuracy.map(([first = 0]) => `${Math.round(first * 100)}%`).join(', ')} of the time`
+        : 'no accuracy.json: how often drafts are right is learnt as text is made',
+    ],
     ...(heads.baseModel ? [['', `trained on ${heads.baseModel}`] as const] : []),
   ]
 }

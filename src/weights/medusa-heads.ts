@@ -1,6 +1,7 @@
 // Medusa heads of a model: found, recognised, and checked against the base model they must fit.
 import { readdir, stat } from 'node:fs/promises'
 import { dirname, extname, join, resolve } from 'node:path'
+import { HeadsAccuracy } from '../../heads/format/accuracy.js'
 import {
   FUSED_PREFIX,
   type HeadsFormat,
@@ -32,6 +33,7 @@ import {
 } from './tensor-table.js'
 
 const HEADS_FILE = 'medusa_lm_head.safetensors'
+const ACCURACY_FILE = 'accuracy.json'
 
 /** Medusa heads, read and checked against their base model, their weights still on disk. */
 export interface HeadsFolder {
@@ -54,6 +56,8 @@ export interface HeadsFolder {
   readonly tensors: Readonly<Record<string, TensorSlice>>
   /** i32 [vocab]: token of each row of a reduced projection; null when row = token. */
   readonly tokenMap: Int32Array | null
+  /** [medusaHead][rank]: how often that draft is right, by the accuracy.json beside them; null without one. */
+  readonly accuracy: readonly (readonly number[])[] | null
   /** What their configuration calls the model they were trained on. */
   readonly baseModel: string | null
   readonly warnings: readonly string[]
@@ -84,7 +88,8 @@ export async function readHeads(path: string, base: ModelFolder): Promise<HeadsF
       : new GorgonError('ERR_HEADS_FORMAT', `${absolute} is a model without Medusa heads.`, { heads: absolute })
   }
   const layout = layoutOf(absolute, table, [...table.tensors.keys()], config.original_lm_head === true)
-  return bindHeads(absolute, layout.format, layout, table, base, config, declaredHeads(config))
+  const heads = await bindHeads(absolute, layout.format, layout, table, base, config, declaredHeads(config))
+  return withAccuracy(heads, dir)
 }
 
 /**
@@ -101,10 +106,25 @@ export async function findHeads(base: ModelFolder): Promise<HeadsFolder | null> 
   return null
 }
 
-function readFusedHeads(base: ModelFolder): Promise<HeadsFolder> {
+async function readFusedHeads(base: ModelFolder): Promise<HeadsFolder> {
   const names = [...base.table.tensors.keys()].filter((name) => name.startsWith(FUSED_PREFIX))
   const layout = layoutOf(base.dir, base.table, names, false)
-  return bindHeads(base.dir, 'C', layout, base.table, base, {}, base.config.declaredHeads)
+  const heads = await bindHeads(base.dir, 'C', layout, base.table, base, {}, base.config.declaredHeads)
+  return withAccuracy(heads, base.dir)
+}
+
+/** Accuracies only say which trees to begin with: a file that cannot be used is worth a warning, and no more. */
+async function withAccuracy(heads: HeadsFolder, dir: string): Promise<HeadsFolder> {
+  const where = join(dir, ACCURACY_FILE)
+  try {
+    const json = await readJsonObject(where, 'ERR_MODEL_CONFIG')
+    if (json === null) return heads
+    const { rank_accuracy: measured } = check(HeadsAccuracy, json, where)
+    return { ...heads, accuracy: measured.slice(0, heads.medusaHeads) }
+  } catch (error) {
+    if (!(error instanceof GorgonError)) throw error
+    return { ...heads, warnings: [...heads.warnings, `${error.message} Trees are chosen without it.`] }
+  }
 }
 
 /** The file or files at a path a user gave as heads. */
@@ -230,6 +250,7 @@ async function bindHeads(
     files: table.files,
     tensors,
     tokenMap,
+    accuracy: null,
     baseModel: config.base_model_name_or_path ?? null,
     warnings,
   }

@@ -339,3 +339,47 @@ test('the spec for C++ carries the heads', async () => {
   expect(spec.heads!.files).toEqual([join(read.path, 'model.safetensors')])
   expect(tensorCount(spec)).toBe(21 + 6)
 })
+
+describe('accuracy.json', () => {
+  const write = async (text: string | null) => {
+    const { dir } = await writeTinyHeads(next(), model)
+    if (text !== null) writeFileSync(join(dir, 'accuracy.json'), text)
+    return readHeads(dir, base)
+  }
+
+  test('says how often drafts are right', async () => {
+    const table = [[0.5, 0.2], [0.4, 0.1, 0.3], [0.2]]
+    expect((await write(JSON.stringify({ rank_accuracy: table, steps: 7 }))).accuracy).toEqual(table)
+    expect((await write(null)).accuracy).toBeNull()
+    const demo = await findHeads(await readModelFolder(join(packageRoot(), 'models', 'demo')))
+    expect(demo!.accuracy).toHaveLength(4)
+    expect(demo!.accuracy![0]).toHaveLength(10)
+  })
+
+  test('of more heads than there are is read for those there are', async () => {
+    const read = await write(JSON.stringify({ rank_accuracy: new Array(9).fill([0.5]) }))
+    expect(read.accuracy).toHaveLength(read.medusaHeads)
+  })
+
+  test.each([
+    ['empty', ''],
+    ['no JSON', '{"rank_accuracy": [[0.5'],
+    ['an array', '[[0.5]]'],
+    ['without the table', '{}'],
+    ['without rows', '{"rank_accuracy": []}'],
+    ['with an empty row', '{"rank_accuracy": [[]]}'],
+    ['with a share above 1', '{"rank_accuracy": [[1.5]]}'],
+    ['with a negative share', '{"rank_accuracy": [[-0.1]]}'],
+    ['with text for a share', '{"rank_accuracy": [["0.5"]]}'],
+    ['with null for a share', '{"rank_accuracy": [[null]]}'],
+    ['with 1e999', '{"rank_accuracy": [[1e999]]}'],
+    ['with shares of more than all', '{"rank_accuracy": [[0.6, 0.6]]}'],
+    ['of a thousand heads', JSON.stringify({ rank_accuracy: new Array(1000).fill([0.1]) })],
+    ['of endless nesting', '['.repeat(10_000)],
+  ])('%s is a warning, and no more', async (_, text) => {
+    const { accuracy, warnings } = await write(text)
+    expect(accuracy).toBeNull()
+    expect(warnings).toHaveLength(1)
+    expect(warnings[0]).toMatch(/accuracy\.json.*Trees are chosen without it\.$/s)
+  })
+})
