@@ -1,4 +1,7 @@
 // Owns a loaded model: starts generations, opens sessions, closes.
+import { Acceptance } from './decode/acceptance.js'
+import { Experience, Pilot, TextExperience } from './decode/gate.js'
+import { LiveCosts } from './decode/step-costs.js'
 import { GorgonError } from './errors.js'
 import { generate, type Turn } from './generate.js'
 import { type Generation, RunningGeneration } from './generation.js'
@@ -10,7 +13,7 @@ import {
   type SessionOptionsInput,
 } from './options.js'
 import { type EngineCore, type EngineInfo, type EngineParts, openSequence } from './parts.js'
-import { resolvePlan, type TurnDefaults } from './plan.js'
+import { type Plan, resolvePlan, type TurnDefaults } from './plan.js'
 import { encodePrompt, isChat, type Prompt, renderMessages, roomAfter, tokenizerOf } from './prompt.js'
 import type { Result } from './result.js'
 import { Places, Scheduler } from './scheduler.js'
@@ -63,7 +66,13 @@ export class Engine implements AsyncDisposable {
   /** Made by `loadEngine()`. */
   constructor(parts: EngineParts) {
     const { maxSequences, maxQueue } = parts.limits
-    this.#core = { ...parts, scheduler: new Scheduler(parts.native), places: new Places(maxSequences, maxQueue) }
+    this.#core = {
+      ...parts,
+      scheduler: new Scheduler(parts.native),
+      places: new Places(maxSequences, maxQueue),
+      costs: parts.info.stepCosts && new LiveCosts(parts.info.stepCosts),
+      experience: new Experience(),
+    }
   }
 
   get info(): EngineInfo {
@@ -165,7 +174,7 @@ export class Engine implements AsyncDisposable {
   #start(
     options: GenerateOptionsInput | undefined,
     defaults: TurnDefaults,
-    begin: () => { turn: Turn; continuation: boolean },
+    begin: () => { turn: Turn; continuation: boolean; learnt?: TextExperience },
   ): RunningGeneration {
     const id = `generation-${++this.#count}`
     try {
@@ -173,7 +182,9 @@ export class Engine implements AsyncDisposable {
       const parsed = parseGenerateOptions(options)
       const plan = resolvePlan(parsed, this.#core, defaults)
       const { tokenizer, layers, info } = this.#core
-      const request = { ...begin(), plan, tokenizer, layers, kvBytesPerToken: info.kvBytesPerToken }
+      const { learnt = new TextExperience(this.#core.experience), ...begun } = begin()
+      const pilot = pilotOf(plan, this.#core, learnt)
+      const request = { ...begun, plan, pilot, tokenizer, layers, kvBytesPerToken: info.kvBytesPerToken }
       const generation = new RunningGeneration(id, (signal) => generate({ ...request, signal }), parsed)
       this.#running.add(generation)
       void generation.settled.then((result) => {
@@ -234,4 +245,19 @@ export class Engine implements AsyncDisposable {
   #assertOpen(): void {
     if (this.#closed) throw new GorgonError('ERR_CLOSED', 'The engine is closed. Load another with loadEngine().')
   }
+}
+
+/**
+ * Who chooses the trees of a generation. A choice that the text depends on is made from the measured table and the heads' accuracies alone,
+ * so that it does not depend on what ran before or runs beside it.
+ */
+function pilotOf(plan: Plan, { costs, experience }: EngineCore, learnt: TextExperience): Pilot {
+  const { family, gate, gateless, isFixed, sampling } = plan
+  if (isFixed) {
+    const acceptance = new Acceptance(family, family.values, 1, 1)
+    return new Pilot({ family, gate, gateless, isFixed, acceptance, costs: costs && new LiveCosts(costs.table) })
+  }
+  const kind = sampling.temperature === 0 ? 'greedy' : 'sampled'
+  const acceptance = learnt.of(family, kind)
+  return new Pilot({ family, gate, gateless, costs, acceptance, experience: experience.of(family, kind) })
 }

@@ -2,10 +2,11 @@
 import { planCompression } from './cache/budget.js'
 import { accept } from './decode/accept.js'
 import { draft } from './decode/draft.js'
-import { limitDepth, PLAIN_TREE } from './decode/tree.js'
+import type { Pilot } from './decode/gate.js'
+import { PLAIN_TREE } from './decode/tree.js'
 import type { Plan } from './plan.js'
 import { type Chunk, type Finish, type Result, stepLogprobs, Transcript } from './result.js'
-import { draftsFor, type Sequence } from './sequence.js'
+import type { Sequence } from './sequence.js'
 import { Stats } from './stats.js'
 import { TextStream } from './text/text-stream.js'
 import type { Tokenizer } from './text/tokenizer.js'
@@ -28,6 +29,8 @@ export interface Turn {
 export interface Request {
   readonly plan: Plan
   readonly turn: Turn
+  /** Chooses the tree of each step. */
+  readonly pilot: Pilot
   /** Seen between phases. Its reason says whether the generation was aborted or its time was up. */
   readonly signal: AbortSignal
   readonly tokenizer: Tokenizer | null
@@ -41,15 +44,15 @@ export interface Request {
 const ROOT_ALONE = new Int32Array(1)
 
 /**
- * Plain decoding is the tree of one node. The tree is cut where the context ends. A text that ends earlier ends in the middle of a step like
+ * Plain decoding is the tree of one node. A step's tree is planned before the phase that drafts for it, and cut where the context ends. A text that ends earlier ends in the middle of a step like
  * any other, so tokens per step measure the heads and not where texts happen to end; only what nothing can follow is never verified: a
  * stop token, or the last token without drafts.
  *
  * A generation cut short by its signal returns what there is, without throwing.
  */
 export async function* generate(request: Request): AsyncGenerator<Chunk, Result, void> {
-  const { plan, turn, signal, tokenizer, continuation } = request
-  const stats = new Stats(plan.tree)
+  const { plan, turn, pilot, signal, tokenizer, continuation } = request
+  const stats = new Stats(plan.family)
   const transcript = new Transcript({ ...request, stats })
   let text: TextStream | undefined
   let finish: Finish
@@ -61,10 +64,15 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
     stats.started()
     const { rows } = sequence.info
     const spec = planCompression({ rows, newTokens: prompt.length, kv: plan.kv })
-    // A single token leaves nothing to speculate on.
-    const whole = maxTokens === 1 ? PLAIN_TREE : plan.tree
-    let tree = limitDepth(whole, room - 1)
-    const prefilled = await sequence.prefill({ ...plan, tokens: prompt, compression: spec, tree }, signal)
+    const planStep = (cacheRows: number) =>
+      pilot.next({
+        cacheRows,
+        sequences: sequence.peers,
+        // A single token leaves nothing to speculate on.
+        maxDepth: maxTokens === 1 ? 0 : room - transcript.tokens.length - 1,
+      })
+    let step = planStep(spec?.budget ?? rows + prompt.length)
+    const prefilled = await sequence.prefill({ ...plan, tokens: prompt, compression: spec, drafts: step }, signal)
     let drafts = prefilled.drafts
     stats.prefilled()
     transcript.prefilled({
@@ -74,15 +82,19 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
       report: prefilled.compression,
       info: sequence.info,
     })
+    let cacheRows = sequence.info.rows
 
     for (;;) {
+      pilot.drafted(drafts)
+      let { tree } = step
       const isLast = tree.nodeCount === 1 && transcript.tokens.length + 1 === maxTokens
       const isAlone = isLast || plan.stopIds.has(drafts.root)
       if (isAlone) tree = PLAIN_TREE
-      const tokens = draft(tree, drafts, draftsFor(tree).topK)
+      const tokens = draft(tree, drafts, step.topK)
       const posterior = isAlone ? null : await sequence.verify(tree, tokens, plan.accept.rule === 'typical', signal)
       const accepted = posterior ? accept(tree, tokens, posterior, plan.accept) : { path: ROOT_ALONE, tokens }
       stats.step(tree, accepted.path)
+      pilot.stepped(tree, accepted.tokens, posterior && sequence.stepMs)
 
       const piece = text.push(accepted.tokens)
       const emitted = accepted.tokens.slice(0, piece.count)
@@ -92,8 +104,9 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
       yield transcript.chunk(piece.text, emitted, logprobs)
       if (text.finished) break
 
-      tree = limitDepth(whole, room - transcript.tokens.length - 1)
-      drafts = await sequence.commit(tree, signal)
+      cacheRows += path.length
+      step = planStep(cacheRows)
+      drafts = await sequence.commit(step, signal)
     }
     finish = text.finish!
   } catch (error) {
@@ -104,5 +117,5 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
   } finally {
     await turn.end(transcript)
   }
-  return transcript.result(finish, text?.stopString ?? null)
+  return transcript.result(finish, text?.stopString ?? null, pilot.decision())
 }

@@ -1,9 +1,13 @@
 // From load options to an engine: files read and checked, weights mapped, defaults checked against what was found.
+import { stat } from 'node:fs/promises'
+import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
 import { type BackendChoice, chooseBackend } from './backend.js'
+import { costFolder, costKey, readCosts, writeCosts } from './cost-cache.js'
 import { Engine } from './engine.js'
 import { GorgonError } from './errors.js'
-import { type ModelHandle, type ModelSpec, type Native, native, packageRoot } from './native.js'
+import { type MeasuredCosts, measureStepCosts } from './measure-costs.js'
+import { addonFile, type ModelHandle, type ModelSpec, type Native, native, packageRoot } from './native.js'
 import { type LoadOptions, type LoadOptionsInput, parseGenerateOptions, parseLoadOptions } from './options.js'
 import type { EngineParts } from './parts.js'
 import { resolvePlan } from './plan.js'
@@ -57,10 +61,11 @@ export async function loadEngineWith(options: LoadOptions, addon: Native): Promi
     const tokenizer = unwrap(tokenizing)
     const chat = unwrap(templating)
     const found = { native: addon, model, tokenizer, chat, folder, heads, context, choice }
-    const parts = partsOf(found, options)
+    const unmeasured = partsOf(found, options)
     // Defaults that no request could be served with are better known now.
-    resolvePlan(parseGenerateOptions(), parts)
+    resolvePlan(parseGenerateOptions(), unmeasured)
     signal?.throwIfAborted()
+    const parts = needsCosts(unmeasured, options) ? await withCosts(unmeasured, spec, options) : unmeasured
     onProgress?.({ phase: 'ready', done: 1, total: 1 })
     return new Engine(parts)
   } catch (error) {
@@ -128,6 +133,69 @@ async function openModel(
   throw failures[0]
 }
 
+/** Where every step is plain, or of the one tree that was named, no choice depends on costs. */
+function needsCosts({ medusaHeads }: EngineParts, { speculation: { mode, tree } }: LoadOptions): boolean {
+  return medusaHeads > 0 && mode !== 'off' && !(mode === 'medusa' && tree !== 'auto')
+}
+
+/** Step costs from the cache, or measured now. Without them the engine works as well: it has nothing to choose trees by. */
+async function withCosts(
+  parts: EngineParts,
+  spec: ModelSpec,
+  { signal, onProgress }: LoadOptions,
+): Promise<EngineParts> {
+  const { native: addon, model, vocab, medusaHeads, context, info } = parts
+  const folder = costFolder(process.env)
+  const key = costKey(await costFacts(addon.modelInfo(model), spec, context))
+  const known = folder === null ? null : await readCosts(folder, key)
+  if (known) return { ...parts, info: { ...info, stepCosts: known } }
+  let measured: MeasuredCosts
+  try {
+    const { kvBytesPerToken } = info
+    const report = (done: number, total: number) => onProgress?.({ phase: 'measure', done, total })
+    measured = await measureStepCosts({
+      native: addon,
+      model,
+      vocab,
+      medusaHeads,
+      context,
+      kvBytesPerToken,
+      signal,
+      onProgress: report,
+    })
+  } catch (error) {
+    if (!(error as { code?: unknown }).code || signal?.aborted) throw error
+    const warning = `step costs could not be measured, so trees are not chosen by them: ${(error as Error).message}`
+    return { ...parts, info: { ...info, warnings: [...info.warnings, warning] } }
+  }
+  const { costs, isSteady } = measured
+  if (folder !== null && isSteady) await writeCosts(folder, key, costs)
+  return { ...parts, info: { ...info, stepCosts: costs } }
+}
+
+/** Everything that what a step costs depends on. */
+async function costFacts(
+  info: object,
+  { shape, heads, isa }: ModelSpec,
+  context: number,
+): Promise<Record<string, unknown>> {
+  const file = addonFile()
+  const built = file === null ? null : await stat(file).catch(() => null)
+  const { medusaHeads, blocks, tensors } = heads!
+  const headShapes = Object.entries(tensors).map(([role, slice]) => [role, slice.shape])
+  return {
+    info,
+    isa,
+    shape,
+    heads: { medusaHeads, blocks, headShapes },
+    context,
+    cpu: cpus()[0]?.model ?? '',
+    processors: availableParallelism(),
+    platform: `${process.platform} ${process.arch}`,
+    addon: built && { bytes: built.size, changed: built.mtimeMs },
+  }
+}
+
 function unwrap<T>(outcome: PromiseSettledResult<T>): T {
   if (outcome.status === 'rejected') throw outcome.reason
   return outcome.value
@@ -157,6 +225,7 @@ function partsOf(
     layers,
     eosIds: folder.generation.eosIds,
     medusaHeads: heads?.medusaHeads ?? 0,
+    accuracy: heads?.accuracy ?? null,
     speculation,
     kv,
     limits,
@@ -180,6 +249,7 @@ function partsOf(
         blocks: heads.blocks,
         bytes: headsBytes,
       },
+      stepCosts: null,
       hasTokenizer: found.tokenizer !== null,
       hasChatTemplate: found.chat.exists,
       warnings: [...folder.warnings, ...(heads?.warnings ?? [])],

@@ -146,14 +146,25 @@ const AcceptOptions = z.discriminatedUnion(
 
 const TREE_FORMS = '"auto", the name of a tree, a number of nodes, "chain:N", or { paths: [[0], [0, 0], …] }'
 
+const GATE_FORMS = '{ margin, probeEvery, maxBatch }, or false'
+
+const gateShape = {
+  /** How much faster than plain decoding speculation must promise to be before it begins: 0.03 is 3 %. 0 to 10; default 0.03. */
+  margin: between(0, 10).default(0.03),
+  /** Plain steps from one look at what the heads would have drafted to the next, at least. 1 to 1000000; default 32. */
+  probeEvery: integer(1, 1_000_000).default(32),
+  /** Generations decoding at once above which none speculates. 1 to 1024; default 1024: step costs decide. */
+  maxBatch: integer(1, 1024).default(1024),
+}
+
 const speculationShape = {
   /**
-   * Whether Medusa heads draft. `auto`: when there are heads. `medusa`: always, and an error without heads. `off`: plain decoding.
-   * Default `auto`.
+   * Whether Medusa heads draft. `auto`: when there are heads, at steps where it pays. `medusa`: at every step, and an error without heads.
+   * `off`: plain decoding. Default `auto`.
    */
   mode: oneOf(['auto', 'medusa', 'off']).default('auto'),
   /**
-   * Shape of the draft. `auto`: the engine's choice for the heads at hand. A name of `CHOICES`; a number of nodes, root included (the
+   * Shape of the draft. `auto`: the engine's choice, from step to step, by what steps cost here and how good the drafts are. A name of `CHOICES`; a number of nodes, root included (the
    * first ones of mc_sim_7b_63, at most 64); `chain:N`; or paths of ranks 0 to 9. No deeper than there are heads. Default `auto`.
    */
   tree: z
@@ -171,6 +182,14 @@ const speculationShape = {
     .default('auto'),
   /** When a drafted token is accepted. Default `{ rule: 'exact' }`. */
   accept: AcceptOptions.default({ rule: 'exact' }),
+  /**
+   * What keeps `mode: 'auto'` from being slower than plain decoding: it goes over to plain steps where drafts are not accepted often enough
+   * for what a step with a tree costs, and back. Tokens do not depend on it. False: every step speculates, as with `mode: 'medusa'`.
+   * `accept: typical` with a tree that is named has no gate, since there the text depends on the tree.
+   */
+  gate: z
+    .union([strict(gateShape), z.literal(false)], { error: GATE_FORMS })
+    .default({ margin: 0.03, probeEvery: 32, maxBatch: 1024 }),
 }
 
 /** How tokens are drafted and accepted. */
@@ -237,8 +256,8 @@ export type KvOverrides = z.output<typeof KvOverrides>
 
 /** What `onProgress` is told while an engine loads. */
 export interface LoadProgress {
-  readonly phase: 'read' | 'map' | 'ready'
-  /** Of `total`, in units of the phase. */
+  readonly phase: 'read' | 'map' | 'measure' | 'ready'
+  /** Of `total`, in units of the phase; `measure` is in milliseconds, and may end early. */
   readonly done: number
   readonly total: number
 }
@@ -285,7 +304,7 @@ export const LoadOptions = strict({
   speculation: SpeculationOptions.prefault({}),
   /** Default for requests. */
   kv: KvOptions.prefault({}),
-  /** Called while files are read and weights mapped. */
+  /** Called while files are read, weights mapped and step costs measured. */
   onProgress: callback<LoadProgress>().optional(),
   /** Stops loading. */
   signal: abortSignal().optional(),
@@ -515,7 +534,7 @@ function overlay(layers: readonly (object | undefined)[]): Record<string, unknow
   return Object.fromEntries(given)
 }
 
-/** The engine's speculation options with overrides on top, field by field; `accept` and `tree` are one field each. */
+/** The engine's speculation options with overrides on top, field by field; `accept`, `tree` and `gate` are one field each. */
 export function mergeSpeculation(
   defaults: SpeculationOptions,
   ...overrides: readonly (SpeculationOverrides | undefined)[]

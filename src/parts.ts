@@ -1,4 +1,6 @@
 // What an engine is made of, and shares with its sessions.
+import type { Experience } from './decode/gate.js'
+import type { LiveCosts, StepCosts } from './decode/step-costs.js'
 import type { ModelHandle, Native } from './native.js'
 import type { LoadOptions } from './options.js'
 import type { PlanContext } from './plan.js'
@@ -21,6 +23,9 @@ export interface EngineParts extends Encoding, PlanContext {
 export interface EngineCore extends EngineParts {
   readonly scheduler: Scheduler
   readonly places: Places
+  /** What steps cost, as the table says and as they turned out; null where nothing was measured. */
+  readonly costs: LiveCosts | null
+  readonly experience: Experience
 }
 
 export interface EngineInfo {
@@ -51,6 +56,8 @@ export interface EngineInfo {
     readonly blocks: number
     readonly bytes: number
   } | null
+  /** What decode steps cost here, by which trees are chosen; null without heads, or where every step is of one kind anyway. */
+  readonly stepCosts: StepCosts | null
   readonly hasTokenizer: boolean
   readonly hasChatTemplate: boolean
   /** Worth knowing about the files; nothing that stops loading. */

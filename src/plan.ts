@@ -1,8 +1,11 @@
 // One request's options, resolved against an engine: what generate() follows.
 import type { AcceptRule } from './decode/accept.js'
+import { NOMINAL_ACCURACY, type RankAccuracy } from './decode/accuracy.js'
 import { NODE_LIMIT } from './decode/choices.js'
+import type { GateOptions } from './decode/gate.js'
 import { randomSeed, samplingSpecOf } from './decode/sampling.js'
-import { PLAIN_TREE, parseTree, type Tree, type TreeOption } from './decode/tree.js'
+import { parseTree, type TreeOption } from './decode/tree.js'
+import { autoFamily, PLAIN_FAMILY, singleFamily, type TreeFamily } from './decode/tree-family.js'
 import { GorgonError } from './errors.js'
 import type { SamplingSpec } from './native.js'
 import {
@@ -17,8 +20,14 @@ import {
 import type { Tokenizer } from './text/tokenizer.js'
 
 export interface Plan {
-  /** Of a step with all its nodes; `PLAIN_TREE` without speculation. */
-  readonly tree: Tree
+  /** Trees that steps choose among; `PLAIN_FAMILY` without speculation. */
+  readonly family: TreeFamily
+  /** What lets a step be plain where a tree does not pay; null where none may. */
+  readonly gate: GateOptions | null
+  /** Why there is no gate; empty where there is one. */
+  readonly gateless: string
+  /** Whether the text depends on the trees chosen, so that one choice has to hold to the end. */
+  readonly isFixed: boolean
   readonly accept: AcceptRule
   readonly sampling: SamplingSpec
   /** Null when nothing is drawn. */
@@ -35,6 +44,8 @@ export interface PlanContext {
   readonly speculation: SpeculationOptions
   readonly kv: KvOptions
   readonly medusaHeads: number
+  /** How often the heads' drafts are right; null where nobody measured it. */
+  readonly accuracy: RankAccuracy | null
   readonly eosIds: readonly number[]
   readonly vocab: number
   readonly tokenizer: Tokenizer | null
@@ -53,22 +64,37 @@ export interface TurnDefaults {
  */
 const GREEDY: AcceptRule = { rule: 'exact' }
 
-/** By name: all trees that can be asked for without writing out paths, so there are not many. */
-const trees = new Map<string, Tree>()
+/** By the heads' accuracies, then by name: all that can be asked for without writing out paths, so there are not many. */
+const families = new WeakMap<RankAccuracy, Map<string, TreeFamily>>()
 
-/** A tree's depth-limited kin are remembered with the object, so every request for a shape gets the same object. */
-function treeOf(option: TreeOption, medusaHeads: number): Tree {
-  const tree = parseTree(option, medusaHeads)
-  if (typeof option === 'object') return tree
-  const known = trees.get(tree.name) ?? tree
-  trees.set(tree.name, known)
-  return known
+/** Trees are remembered with their family, as is what was learnt about them, so every request for a shape gets the same object. */
+function familyOf(option: TreeOption, { accuracy, medusaHeads }: PlanContext): TreeFamily {
+  const family =
+    option === 'auto' ? autoFamily(accuracy, medusaHeads) : singleFamily(parseTree(option, medusaHeads), accuracy)
+  if (typeof option === 'object') return family
+  const known = families.get(accuracy ?? NOMINAL_ACCURACY) ?? new Map<string, TreeFamily>()
+  families.set(accuracy ?? NOMINAL_ACCURACY, known)
+  const name = `${family.name} of ${medusaHeads}`
+  const same = known.get(name) ?? family
+  known.set(name, same)
+  return same
 }
 
 /** A tree that will not be used may be deeper than the heads, but a misspelt one is a mistake all the same. */
-function unusedTree(option: TreeOption): Tree {
-  treeOf(option, NODE_LIMIT)
-  return PLAIN_TREE
+function unusedTree(option: TreeOption): TreeFamily {
+  if (option !== 'auto') parseTree(option, NODE_LIMIT)
+  return PLAIN_FAMILY
+}
+
+/** Why every step is as it is; null where the gate decides. */
+function withoutGate({ mode, gate, accept, tree }: SpeculationOptions, isExact: boolean): string | null {
+  if (mode === 'off') return 'Speculation is off'
+  if (mode === 'medusa') return 'Mode "medusa" speculates at every step'
+  if (gate === false) return 'The gate is off'
+  if (accept.rule === 'typical' && !isExact && tree !== 'auto') {
+    return 'With typical acceptance the text depends on the tree, and one was named'
+  }
+  return null
 }
 
 /**
@@ -91,9 +117,14 @@ export function resolvePlan(options: GenerateOptions, context: PlanContext, defa
     )
   }
   const seed = options.seed ?? randomSeed()
+  const accept = options.temperature === 0 ? GREEDY : speculation.accept
+  const gateless = withoutGate(speculation, accept.rule === 'exact')
   return {
-    tree: speculation.mode === 'off' ? unusedTree(speculation.tree) : treeOf(speculation.tree, context.medusaHeads),
-    accept: options.temperature === 0 ? GREEDY : speculation.accept,
+    family: speculation.mode === 'off' ? unusedTree(speculation.tree) : familyOf(speculation.tree, context),
+    gate: gateless === null && speculation.gate !== false ? speculation.gate : null,
+    gateless: gateless ?? '',
+    isFixed: accept.rule === 'typical',
+    accept,
     sampling: samplingSpecOf(options, { seed, eosIds: context.eosIds, vocab: context.vocab }),
     seed: options.temperature === 0 ? null : seed,
     kv: mergeKv(context.kv, defaults.kv, options.kv),

@@ -1,5 +1,6 @@
 // What a generation gives: chunks while it runs, a result at its end, and the record that makes both.
 import type { AcceptRule } from './decode/accept.js'
+import type { GateDecision } from './decode/gate.js'
 import type { Tree } from './decode/tree.js'
 import type { CompressionReport, CompressionSpec, Drafts, Posterior, SessionInfo } from './native.js'
 import type { KvOptions } from './options.js'
@@ -75,6 +76,8 @@ export interface Result {
   readonly speculation: SpeculationReport & {
     /** By which drafts were accepted. With `typical` the text is not that of plain decoding; greedy decoding is always `exact`. */
     readonly accept: AcceptRule['rule']
+    /** Where steps were plain although there are heads, and why. */
+    readonly gate: GateDecision
   }
   readonly kv: KvReport
   /** Of each of `tokens`, when asked for. */
@@ -155,7 +158,7 @@ export class Transcript {
     return chunk
   }
 
-  result(finish: Finish, stopString: string | null): Result {
+  result(finish: Finish, stopString: string | null, gate: GateDecision): Result {
     this.#stats.end()
     const { seed } = this.#plan
     const { completion, timing, speculation } = this.#stats.summary()
@@ -167,7 +170,7 @@ export class Transcript {
       seed: seed !== null && seed <= Number.MAX_SAFE_INTEGER ? Number(seed) : seed,
       usage: { prompt: this.#prefill?.tokenCount ?? 0, cached: this.#prefill?.cachedRows ?? 0, completion },
       timing,
-      speculation: { ...speculation, accept: this.#plan.accept.rule },
+      speculation: { ...speculation, accept: this.#plan.accept.rule, gate },
       kv: this.#kvReport(),
       ...(this.#plan.sampling.logprobs >= 0 && { logprobs: this.#logprobs }),
     }

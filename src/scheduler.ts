@@ -40,6 +40,11 @@ export class Scheduler {
   readonly #expected = new Set<SessionHandle>()
   #running = false
   #lastWasPrefill = false
+  /** Sequences of the last verify. */
+  #lastVerified: ReadonlySet<SessionHandle> = new Set()
+  /** Sequences that have verified and not left. */
+  readonly #decoding = new Set<SessionHandle>()
+  #callMs = 0
 
   constructor(native: Pick<Native, Phase>) {
     this.#calls = {
@@ -65,6 +70,18 @@ export class Scheduler {
   /** This sequence will not ask again soon; nobody should wait for it. */
   leave(session: SessionHandle): void {
     this.#expected.delete(session)
+    this.#decoding.delete(session)
+  }
+
+  /** Wall time of the last native call, in milliseconds: right after an answer, of the call that gave it. */
+  get callMs(): number {
+    return this.#callMs
+  }
+
+  /** How many sequences verify together with this one, itself included: as last time, or else as many as are decoding. */
+  peers(session: SessionHandle): number {
+    if (this.#lastVerified.has(session)) return this.#lastVerified.size
+    return this.#decoding.size + (this.#decoding.has(session) ? 0 : 1)
   }
 
   #ask<P extends Phase>(phase: P, request: Phases[P]['request']): Promise<Phases[P]['answer']> {
@@ -105,6 +122,10 @@ export class Scheduler {
     if (phase !== 'commit') this.#lastWasPrefill = phase === 'prefill'
     this.#expected.clear()
     for (const { request } of batch) this.#expected.add(request.session)
+    if (phase === 'verify') {
+      this.#lastVerified = new Set(this.#expected)
+      for (const session of this.#expected) this.#decoding.add(session)
+    }
     try {
       await this.#answer(phase, batch)
     } catch (error) {
@@ -118,7 +139,9 @@ export class Scheduler {
   }
 
   async #answer<P extends Phase>(phase: P, batch: readonly Waiting<P>[]): Promise<void> {
+    const begun = performance.now()
     const answers = await this.#calls[phase](batch.map((member) => member.request))
+    this.#callMs = performance.now() - begun
     if (answers.length !== batch.length) {
       throw new GorgonError(
         'ERR_INTERNAL',

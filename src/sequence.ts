@@ -13,10 +13,14 @@ import type {
 } from './native.js'
 import type { Scheduler } from './scheduler.js'
 
-/** How many drafts a tree needs of each of how many Medusa heads. */
-export function draftsFor(tree: Tree): { medusaHeads: number; topK: number } {
-  return { medusaHeads: tree.depth, topK: tree.maxRank + 1 }
+/** Drafts to make at the end of a phase: so many Medusa heads, so many of each. */
+export interface DraftRequest {
+  readonly medusaHeads: number
+  readonly topK: number
 }
+
+/** A plan says more than the native side needs to hear. */
+const only = ({ medusaHeads, topK }: DraftRequest): DraftRequest => ({ medusaHeads, topK })
 
 /**
  * Tokens that were emitted but are not in the cache are the *tail*. They belong to the text, so the next turn prefills them first.
@@ -33,6 +37,8 @@ export class Sequence {
   /** Nodes of the tail, while the verify that holds them can still be committed. */
   #path: Int32Array | null = null
   #isIntact = true
+  #commitMs: number | null = null
+  #stepMs: number | null = null
   #closed: Promise<void> | undefined
 
   constructor(native: Native, scheduler: Scheduler, model: ModelHandle) {
@@ -65,15 +71,15 @@ export class Sequence {
       readonly tokens: Int32Array
       readonly sampling: SamplingSpec
       readonly compression: CompressionSpec | null
-      readonly tree: Tree
+      readonly drafts: DraftRequest
       readonly onPrefill?: ((progress: { done: number; total: number }) => void) | undefined
     },
     signal: AbortSignal,
   ): Promise<{ drafts: Drafts; compression: CompressionReport | null }> {
     signal.throwIfAborted()
-    const { tokens, sampling, compression, tree, onPrefill } = request
+    const { tokens, sampling, compression, drafts, onPrefill } = request
     return this.#phase(async () => {
-      this.#native.beginPrefill({ session: this.#handle, tokens, sampling, compression, ...draftsFor(tree) })
+      this.#native.beginPrefill({ session: this.#handle, tokens, sampling, compression, ...only(drafts) })
       for (;;) {
         const { done, total, result } = await this.#scheduler.prefill(this.#handle)
         onPrefill?.({ done, total })
@@ -89,7 +95,20 @@ export class Sequence {
   /** @param tokens i32 [N]: of each node of the tree. */
   async verify(tree: Tree, tokens: Int32Array, typical: boolean, signal: AbortSignal): Promise<Posterior> {
     signal.throwIfAborted()
-    return this.#phase(() => this.#scheduler.verify({ session: this.#handle, tokens, parents: tree.parents, typical }))
+    const request = { session: this.#handle, tokens, parents: tree.parents, typical }
+    const posterior = await this.#phase(() => this.#scheduler.verify(request))
+    this.#stepMs = this.#commitMs === null ? null : this.#commitMs + this.#scheduler.callMs
+    return posterior
+  }
+
+  /** Of the last verify and the commit before it, in milliseconds; null of a turn's first, which no commit came before. */
+  get stepMs(): number | null {
+    return this.#stepMs
+  }
+
+  /** Sequences that share a pass with this one, itself included. */
+  get peers(): number {
+    return this.#scheduler.peers(this.#handle)
   }
 
   /**
@@ -101,10 +120,11 @@ export class Sequence {
     this.#keep([...this.#tail, ...tokens], path)
   }
 
-  /** Moves what was emitted into the cache, and drafts for the next step's tree. */
-  async commit(next: Tree, signal: AbortSignal): Promise<Drafts> {
+  /** Moves what was emitted into the cache, and drafts for the next step. */
+  async commit(next: DraftRequest, signal: AbortSignal): Promise<Drafts> {
     signal.throwIfAborted()
-    const drafts = await this.#commit(this.#path!, draftsFor(next))
+    const drafts = await this.#commit(this.#path!, only(next))
+    this.#commitMs = this.#scheduler.callMs
     this.#keep([], null)
     return drafts
   }
@@ -113,6 +133,8 @@ export class Sequence {
   async settle(): Promise<void> {
     const path = this.#path
     this.#path = null
+    this.#commitMs = null
+    this.#scheduler.leave(this.#handle)
     if (!this.#isIntact || !path || path.length < 2) return
     await this.#commit(path.subarray(0, -1), { medusaHeads: 0, topK: 0 })
     this.#keep(this.#tail.slice(-1), null)
@@ -131,7 +153,7 @@ export class Sequence {
     this.#path = path
   }
 
-  #commit(path: Int32Array, drafts: { medusaHeads: number; topK: number }): Promise<Drafts> {
+  #commit(path: Int32Array, drafts: DraftRequest): Promise<Drafts> {
     return this.#phase(() => this.#scheduler.commit({ session: this.#handle, path, ...drafts }))
   }
 

@@ -1,4 +1,5 @@
 // A conversation with one sequence: turn after turn over the same cache.
+import { TextExperience } from './decode/gate.js'
 import { GorgonError } from './errors.js'
 import type { Turn } from './generate.js'
 import type { Generation, RunningGeneration } from './generation.js'
@@ -24,7 +25,7 @@ export interface SessionStats {
 export type StartTurn = (
   options: GenerateOptionsInput | undefined,
   defaults: SessionOptions,
-  begin: () => { turn: Turn; continuation: boolean },
+  begin: () => { turn: Turn; continuation: boolean; learnt: TextExperience },
 ) => RunningGeneration
 
 /** How a turn's tokens follow what the session holds. */
@@ -51,6 +52,7 @@ export class Session implements AsyncDisposable {
   readonly #options: SessionOptions
   readonly #start: StartTurn
   readonly #onClose: (session: Session) => void
+  readonly #learnt: TextExperience
   /** Every token so far: those in the cache, then the sequence's tail. */
   #context: readonly number[] = []
   /** What a chat's context says, as text. */
@@ -68,6 +70,7 @@ export class Session implements AsyncDisposable {
     this.#options = options
     this.#start = start
     this.#onClose = onClose
+    this.#learnt = new TextExperience(core.experience)
   }
 
   /**
@@ -115,7 +118,7 @@ export class Session implements AsyncDisposable {
     this.#onClose(this)
   }
 
-  #turn(input: Prompt): { turn: Turn; continuation: boolean } {
+  #turn(input: Prompt): { turn: Turn; continuation: boolean; learnt: TextExperience } {
     if (this.#closed) {
       throw new GorgonError('ERR_CLOSED', 'The session is closed. Open a new one with engine.session().')
     }
@@ -165,7 +168,7 @@ export class Session implements AsyncDisposable {
         }
       },
     }
-    return { turn, continuation: !chat }
+    return { turn, continuation: !chat, learnt: this.#learnt }
   }
 
   #remember({ context, tokens, chat }: Addition, made: { tokens: readonly number[]; text: string }): void {

@@ -31,10 +31,12 @@ export interface Timing {
 export interface SpeculationReport {
   /** Whether any step verified a draft. */
   readonly used: boolean
-  /** Name of the generation's tree; single steps may have used less of it. */
+  /** Name of the generation's tree, or `auto`; single steps may have used less of it. */
   readonly tree: string
-  /** Of that tree, root included. */
+  /** Of that tree, root included; of `auto`, in most of its steps with a tree. */
   readonly nodes: number
+  /** How many steps verified how many nodes, root included; ascending. */
+  readonly sizes: readonly { readonly nodes: number; readonly steps: number }[]
   /** Decode steps: passes of the base model after prefill. */
   readonly steps: number
   /** Tokens drafted, over all steps. */
@@ -72,7 +74,7 @@ export function percentilesOf(values: readonly number[]): Percentiles | null {
  * cut short leaves later ones out. Marks after the end, and a mark made twice, change nothing.
  */
 export class Stats {
-  readonly #tree: Tree
+  readonly #tree: Pick<Tree, 'name' | 'nodeCount'> & { readonly sizes?: readonly number[] }
   readonly #now: () => number
   readonly #queuedAt: number
   #startedAt: number | undefined
@@ -89,12 +91,17 @@ export class Stats {
   readonly #offeredAt: number[] = []
   readonly #acceptedAt: number[] = []
   readonly #lengths: number[] = []
+  /** Steps by node count. */
+  readonly #stepsOf = new Map<number, number>()
 
   /**
-   * @param tree the generation's, before any limit.
+   * @param tree the generation's, before any limit, or the family its steps choose from.
    * @param now milliseconds of a clock that never goes back.
    */
-  constructor(tree: Tree, now: () => number = () => performance.now()) {
+  constructor(
+    tree: Pick<Tree, 'name' | 'nodeCount'> & { readonly sizes?: readonly number[] },
+    now: () => number = () => performance.now(),
+  ) {
     this.#tree = tree
     this.#now = now
     this.#queuedAt = now()
@@ -120,6 +127,7 @@ export class Stats {
     if (this.#endedAt !== undefined) return
     const length = path.length - 1
     this.#steps += 1
+    this.#stepsOf.set(tree.nodeCount, (this.#stepsOf.get(tree.nodeCount) ?? 0) + 1)
     this.#drafted += tree.nodeCount - 1
     this.#accepted += length
     bump(this.#lengths, length)
@@ -176,11 +184,18 @@ export class Stats {
     }
   }
 
+  #nodes(): number {
+    if ((this.#tree.sizes?.length ?? 1) === 1) return this.#tree.nodeCount
+    const trees = [...this.#stepsOf].filter(([nodes]) => nodes > 1)
+    return trees.reduce((most, next) => (next[1] > most[1] ? next : most), [1, 0] as [number, number])[0]
+  }
+
   #speculation(): SpeculationReport {
     return {
       used: this.#drafted > 0,
       tree: this.#tree.name,
-      nodes: this.#tree.nodeCount,
+      nodes: this.#nodes(),
+      sizes: [...this.#stepsOf].map(([nodes, steps]) => ({ nodes, steps })).sort((a, b) => a.nodes - b.nodes),
       steps: this.#steps,
       drafted: this.#drafted,
       accepted: this.#accepted,

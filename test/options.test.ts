@@ -40,7 +40,12 @@ describe('defaults', () => {
       threads: 0,
       isa: 'auto',
       limits: { maxSequences: 16, maxQueue: 1024 },
-      speculation: { mode: 'auto', tree: 'auto', accept: { rule: 'exact' } },
+      speculation: {
+        mode: 'auto',
+        tree: 'auto',
+        accept: { rule: 'exact' },
+        gate: { margin: 0.03, probeEvery: 32, maxBatch: 1024 },
+      },
       kv: {
         policy: 'snapkv',
         budget: 2048,

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { CHOICES } from '../src/decode/choices.js'
 import { buildTree, limitDepth, PLAIN_TREE } from '../src/decode/tree.js'
+import { autoFamily } from '../src/decode/tree-family.js'
 import { percentilesOf, Stats } from '../src/stats.js'
 
 /** A clock moved by hand, which starts away from zero. */
@@ -180,6 +181,7 @@ describe('speculation', () => {
       used: true,
       tree: 'small',
       nodes: 6,
+      sizes: [{ nodes: 6, steps: 5 }],
       steps: 5,
       drafted: 25,
       accepted: 7,
@@ -216,12 +218,28 @@ describe('speculation', () => {
       used: false,
       tree: 'plain',
       nodes: 1,
+      sizes: [{ nodes: 1, steps: 3 }],
       steps: 3,
       drafted: 0,
       accepted: 0,
       tokensPerStep: 1,
       byDepth: [],
       lengths: [3],
+    })
+  })
+
+  test('of a family is named after it, with the size most steps with a tree had', () => {
+    const family = autoFamily(null, 4)
+    const stats = new Stats(family, handClock().now)
+    for (const nodes of [1, 1, 1, 4, 16, 4]) stats.step(family.tree(nodes), Int32Array.of(0))
+    expect(stats.summary().speculation).toMatchObject({
+      tree: 'auto',
+      nodes: 4,
+      sizes: [
+        { nodes: 1, steps: 3 },
+        { nodes: 4, steps: 2 },
+        { nodes: 16, steps: 1 },
+      ],
     })
   })
 

@@ -84,6 +84,7 @@ const FLAGS: readonly Flag[] = [
   ]),
   ...group('load', 'Speculation:', [
     ['--accept <exact|typical>', 'speculation.accept.rule', asText, 'exact: as plain decoding', 'exact or typical'],
+    ['--mode <auto|medusa|off>', 'speculation.mode', asText, 'auto speculates where it pays, medusa always, off never'],
     ['--tree <auto|NAME|N|chain:N>', 'speculation.tree', asTree, 'shape of the draft', TREES],
   ]),
   ...group('load', 'KV cache:', [

@@ -43,7 +43,7 @@ const BUDGET = 1024
 const FEWEST_TOKENS = 16
 
 /** Engine options this benchmark decides itself, or tells otherwise. */
-const NOT_OFFERED = ['--kv', '--accept', '--budget']
+const NOT_OFFERED = ['--kv', '--accept', '--budget', '--mode']
 
 /** Everything that can be asked of the benchmark, but where its result goes. */
 export function benchOptions(): Option[] {

@@ -87,6 +87,8 @@ function asJson(result: Result, { info }: Engine): object {
       tokensPerStep: speculation.tokensPerStep,
       acceptedByDepth: speculation.byDepth.map(({ accepted }) => accepted),
       tree: speculation.tree,
+      nodes: speculation.nodes,
+      gate: speculation.gate,
     },
     kv: {
       policy: kv.policy,
@@ -103,9 +105,16 @@ function summary({ usage, timing, speculation, kv, finish }: Result): string {
   return [
     `${usage.completion} tokens (${finish})`,
     `${timing.tokensPerSecond.toFixed(1)} tokens/s`,
-    `${speculation.tokensPerStep.toFixed(2)} tokens/step`,
+    `${speculation.tokensPerStep.toFixed(2)} tokens/step (${gateWords(speculation)})`,
     `prompt rows kept ${kv.keptTokens} of ${kv.promptTokens} (${bytes(kv.bytes)})`,
   ].join(', ')
+}
+
+/** `8 nodes, expected 2.1 times plain` */
+function gateWords({ used, nodes, gate }: Result['speculation']): string {
+  const trees = used ? `${nodes} nodes` : 'plain'
+  const words = gate.decision === 'mixed' ? `${trees}, ${gate.plainSteps} plain steps` : trees
+  return gate.expectedSpeedup === null ? words : `${words}, expected ${gate.expectedSpeedup.toFixed(1)} times plain`
 }
 
 /** Better known before a long generation than after it. */

@@ -1,5 +1,6 @@
 // gorgon/decode: trees, drafting and acceptance, pure functions over small arrays, for whoever measures or grows trees.
 export { type Accepted, type AcceptRule, accept } from './accept.js'
+export { NOMINAL_ACCURACY, type RankAccuracy, smoothAccuracy } from './accuracy.js'
 export {
   CHOICES,
   type Choices,
@@ -11,4 +12,6 @@ export {
   type TreeName,
 } from './choices.js'
 export { draft } from './draft.js'
+export { type StepCosts, type StepShape, stepMs } from './step-costs.js'
 export { buildTree, limitDepth, PLAIN_TREE, parseTree, type Tree, type TreeOption } from './tree.js'
+export { autoFamily, growPaths, singleFamily, TreeFamily } from './tree-family.js'

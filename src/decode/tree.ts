@@ -41,20 +41,13 @@ export interface Tree {
 /**
  * A tree as a user writes it:
  *
- * - `'auto'`: chosen by the engine; see `parseTree`.
+ * - `'auto'`: the engine's choice at each step; see tree-family.ts.
  * - a name in `CHOICES`;
  * - a number N (or its digits): the tree of N nodes, root included, made of the first N - 1 paths of `mc_sim_7b_63`;
  * - `'chain:N'`: the best draft of each of the first N Medusa heads;
  * - `{ paths }`: any tree of up to 63 paths, every prefix of a path listed.
  */
 export type TreeOption = string | number | { readonly paths: Choices }
-
-/**
- * Nodes of the `auto` tree, root included. Vector kernels verify 4 rows, one register tile, for less than two rows' time, and pay for every
- * row beyond: on two Zen 5 cores the demo model decodes 1.5 to 1.7 times as fast as plain with 3 or 4 nodes and 1.1 times with 16 (npm run
- * bench -- decode/acceptance --tree 3 4 16), though 16 commit more tokens a step.
- */
-const AUTO_NODE_COUNT = 4
 
 const showPath = (path: Path): string => `[${path.join(', ')}]`
 
@@ -192,16 +185,12 @@ function countedTree(nodeCount: number): Tree {
 }
 
 /**
- * The tree an option asks for.
- *
- * `'auto'` is, until step costs are measured, a fixed tree: the first 3 paths of `mc_sim_7b_63` (4 nodes), without nodes deeper than
- * there are Medusa heads; without heads it is the one-node tree.
+ * The tree an option other than `'auto'` asks for.
  *
  * @param medusaHeads heads that can draft: the depth a tree may have.
  * @throws {GorgonError} ERR_TREE when the tree is unknown, malformed, or deeper than the heads.
  */
 export function parseTree(spec: TreeOption, medusaHeads: number): Tree {
-  if (spec === 'auto') return limitDepth(prefixTree(AUTO_NODE_COUNT), medusaHeads)
   const tree =
     typeof spec === 'string' ? namedTree(spec) : typeof spec === 'number' ? countedTree(spec) : buildTree(spec.paths)
   if (tree.depth > medusaHeads) {

@@ -33,7 +33,7 @@ describe('text', () => {
     expect(stdout).toBe(text)
     expect(stderr).toContain('loading [')
     expect(stderr).toMatch(
-      /\n24 tokens \(length\), [\d.]+ tokens\/s, [\d.]+ tokens\/step, prompt rows kept (\d+) of \1 \(.*\)\n$/,
+      /\n24 tokens \(length\), [\d.]+ tokens\/s, [\d.]+ tokens\/step \((plain|\d+ nodes).*\), prompt rows kept (\d+) of \2 \(.*\)\n$/,
     )
   })
 
@@ -68,7 +68,15 @@ describe('--json', () => {
         steps: expect.any(Number),
         tokensPerStep: expect.any(Number),
         acceptedByDepth: expect.any(Array),
-        tree: expect.any(String),
+        tree: 'auto',
+        nodes: expect.any(Number),
+        gate: {
+          decision: expect.stringMatching(/^(speculated|plain|mixed)$/),
+          reason: expect.any(String),
+          expectedSpeedup: expect.any(Number),
+          plainSteps: expect.any(Number),
+          probes: expect.any(Number),
+        },
       },
       kv: {
         policy: 'snapkv',

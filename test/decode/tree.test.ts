@@ -186,17 +186,6 @@ describe('parseTree', () => {
     expect(parseTree({ paths: [] }, 0).nodeCount).toBe(1)
   })
 
-  test.each([
-    [0, 1],
-    [1, 3],
-    [2, 4],
-    [5, 4],
-  ])('auto with %i Medusa heads has %i nodes and no deeper ones', (medusaHeads, nodeCount) => {
-    const tree = parseTree('auto', medusaHeads)
-    expect(tree.nodeCount).toBe(nodeCount)
-    expect(tree.depth).toBeLessThanOrEqual(medusaHeads)
-  })
-
   test.each(['mc_sim_7b_63', 'chain:4', 64, '64', { paths: chain(4) }])(
     '%j is deeper than three heads, and the error names both numbers',
     (spec) => {
@@ -210,7 +199,7 @@ describe('parseTree', () => {
     expect(refusal(() => parseTree('chain:1', 0)).message).toMatch(/Load heads, or turn speculation off/)
   })
 
-  test.each(['mcsim', '', 'chain:', 'chain:-1', '1.5', 'constructor', '__proto__'])(
+  test.each(['auto', 'mcsim', '', 'chain:', 'chain:-1', '1.5', 'constructor', '__proto__'])(
     '%j is not known, and the error lists what is',
     (spec) => {
       const error = refusal(() => parseTree(spec, 4))

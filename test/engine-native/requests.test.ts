@@ -291,7 +291,7 @@ describe('acceptance', () => {
 
   it('typical: repeatable, at least as many tokens a step, and labelled', async () => {
     const sampled = { ...options, temperature: 0.8, seed: 6 }
-    const exact = await engine.generate(PROMPT, { ...sampled, speculation: { tree: typical.tree } })
+    const exact = await engine.generate(PROMPT, { ...sampled, speculation: { mode: 'medusa', tree: typical.tree } })
     const one = await engine.generate(PROMPT, { ...sampled, speculation: typical })
     const two = await engine.generate(PROMPT, { ...sampled, speculation: typical })
     expect([...two.tokens]).toEqual([...one.tokens])
@@ -303,7 +303,7 @@ describe('acceptance', () => {
 
   it('typical at temperature 0 is greedy, and says so', async () => {
     const plain = await engine.generate(PROMPT, { ...options, speculation: { mode: 'off' } })
-    const result = await engine.generate(PROMPT, { ...options, speculation: typical })
+    const result = await engine.generate(PROMPT, { ...options, speculation: { ...typical, mode: 'medusa' } })
     expect([...result.tokens]).toEqual([...plain.tokens])
     expect(result.speculation).toMatchObject({ accept: 'exact', used: true })
   })

@@ -1,4 +1,6 @@
 // An engine over the fake native side, with a tokenizer of one token per ASCII character.
+import type { RankAccuracy } from '../../src/decode/accuracy.js'
+import type { StepCosts } from '../../src/decode/step-costs.js'
 import { Engine } from '../../src/engine.js'
 import { type LoadOptions, type LoadOptionsInput, parseGenerateOptions, parseLoadOptions } from '../../src/options.js'
 import type { EngineParts } from '../../src/parts.js'
@@ -67,6 +69,9 @@ export interface ToyEngineOptions extends Omit<LoadOptionsInput, 'model'> {
   readonly tokenizer?: Tokenizer | null
   readonly template?: string | null
   readonly native?: FakeNative
+  readonly accuracy?: RankAccuracy
+  /** Null, as without the option: not measured. */
+  readonly stepCosts?: StepCosts | null
 }
 
 export interface ToyEngine {
@@ -78,9 +83,10 @@ export interface ToyEngine {
 export function toyEngine({ toy = {}, template = TOY_TEMPLATE, ...options }: ToyEngineOptions = {}): ToyEngine {
   const native = options.native ?? new FakeNative({ stopId: TOY_EOS, stopEvery: 1000, ...toy })
   const tokenizer = options.tokenizer === undefined ? new ToyTokenizer() : options.tokenizer
-  const { native: _, tokenizer: __, ...load } = options
+  const { native: _, tokenizer: __, accuracy = null, stepCosts = null, ...load } = options
   const parsed = parseLoadOptions({ model: 'toy', kv: { policy: 'full' }, ...load })
-  const parts = toyParts(native, tokenizer, template, parsed, toy)
+  const bare = toyParts(native, tokenizer, template, parsed, toy)
+  const parts = { ...bare, accuracy, info: { ...bare.info, stepCosts } }
   resolvePlan(parseGenerateOptions(), parts)
   return { engine: new Engine(parts), native, tokenizer }
 }
@@ -107,6 +113,7 @@ function toyParts(
     context,
     layers: toy.layers ?? 2,
     medusaHeads: toy.medusaHeads ?? 4,
+    accuracy: null,
     eosIds: [TOY_EOS],
     speculation,
     kv,
@@ -125,6 +132,7 @@ function toyParts(
       context,
       kvBytesPerToken: native.modelInfo(model).kvBytesPerToken,
       heads: null,
+      stepCosts: null,
       hasTokenizer: tokenizer !== null,
       hasChatTemplate: template !== null,
       warnings: [],

@@ -1,0 +1,131 @@
+// The trees a generation may choose among from step to step: nested prefixes of one list of paths.
+import { NOMINAL_ACCURACY, type RankAccuracy, smoothAccuracy } from './accuracy.js'
+import { CHOICES, type Choices, firstPaths, NODE_LIMIT, type Path, RANK_COUNT } from './choices.js'
+import { buildTree, PLAIN_TREE, type Tree } from './tree.js'
+
+/** Node counts an automatic choice is made among. Costs hardly differ in between, and kernels work in groups of such sizes. */
+const AUTO_SIZES = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+
+/**
+ * Trees of several sizes, each the first paths of the same list. Nodes are numbered by that list, 0 the root: the tree of N nodes has the
+ * nodes below N (a `Tree` numbers its own nodes otherwise).
+ */
+export class TreeFamily {
+  /** As a user writes it. */
+  readonly name: string
+  /** Node counts on offer, root included, ascending. */
+  readonly sizes: readonly number[]
+  /** f64 [N]: how likely the whole path to a node is right, by the accuracies given; 1 for the root. */
+  readonly values: Float64Array
+  /** Of the largest tree. */
+  readonly depth: number
+  /** Of the largest tree. */
+  readonly maxRank: number
+  /** i32 [N]: Medusa heads and drafts of each that it takes to draft a node. */
+  readonly headsNeeded: Int32Array
+  readonly ranksNeeded: Int32Array
+  readonly #paths: Choices
+  /** i32 [N, RANK_COUNT]: a node's child of each rank, -1 where there is none. */
+  readonly #childAt: Int32Array
+  readonly #trees = new Map<number, Tree>()
+
+  /** @param whole the largest tree itself, where it has a name of its own. */
+  constructor(name: string, paths: Choices, sizes: readonly number[], accuracy: RankAccuracy, whole?: Tree) {
+    const count = paths.length + 1
+    this.name = name
+    this.sizes = sizes
+    this.#paths = paths
+    this.values = new Float64Array(count).fill(1)
+    this.headsNeeded = new Int32Array(count)
+    this.ranksNeeded = new Int32Array(count)
+    this.#childAt = new Int32Array(count * RANK_COUNT).fill(-1)
+    const nodeOf = new Map<string, number>([['', 0]])
+    for (const [index, path] of paths.entries()) {
+      const node = index + 1
+      const parent = nodeOf.get(path.slice(0, -1).join())!
+      const rank = path.at(-1)!
+      nodeOf.set(path.join(), node)
+      this.#childAt[parent * RANK_COUNT + rank] = node
+      this.values[node] = this.values[parent]! * (accuracy[path.length - 1]?.[rank] ?? 0)
+      this.headsNeeded[node] = path.length
+      this.ranksNeeded[node] = Math.max(this.ranksNeeded[parent]!, rank + 1)
+    }
+    this.depth = Math.max(...this.headsNeeded)
+    this.maxRank = Math.max(...this.ranksNeeded) - 1
+    if (whole) this.#trees.set(count, whole)
+  }
+
+  /** Nodes of the largest tree. */
+  get nodeCount(): number {
+    return this.values.length
+  }
+
+  /** -1 when the family has no such child. */
+  childOf(node: number, rank: number): number {
+    return this.#childAt[node * RANK_COUNT + rank] ?? -1
+  }
+
+  /** The tree of that many nodes: the same object each time. */
+  tree(nodeCount: number): Tree {
+    if (nodeCount === 1) return PLAIN_TREE
+    let tree = this.#trees.get(nodeCount)
+    if (!tree) {
+      tree = buildTree(firstPaths(this.#paths, nodeCount - 1), `${this.name} (${nodeCount} nodes)`)
+      this.#trees.set(nodeCount, tree)
+    }
+    return tree
+  }
+}
+
+/**
+ * Paths in the order in which they add most to the expected accept length, each after its parent: whatever the size, the first ones are
+ * the best tree of that size, given that heads are right independently of each other.
+ *
+ * Source: Medusa paper, "Searching for the Optimized Tree Construction"
+ *
+ * @param accuracy rows that never rise.
+ */
+export function growPaths(accuracy: RankAccuracy, medusaHeads: number): Choices {
+  const depth = Math.min(medusaHeads, accuracy.length)
+  const grown: Path[] = []
+  const candidates: { path: Path; parentValue: number; value: number }[] = []
+  const offer = (path: Path, parentValue: number): void => {
+    const share = accuracy[path.length - 1]?.[path.at(-1)!]
+    if (path.length <= depth && share !== undefined) candidates.push({ path, parentValue, value: parentValue * share })
+  }
+  offer([0], 1)
+  while (grown.length < NODE_LIMIT - 1 && candidates.length > 0) {
+    // The first of the largest: shorter paths are offered earlier, so the order does not depend on anything else.
+    const at = candidates.reduce((best, { value }, i) => (value > candidates[best]!.value ? i : best), 0)
+    const [{ path, parentValue, value }] = candidates.splice(at, 1) as [(typeof candidates)[number]]
+    grown.push(path)
+    offer([...path.slice(0, -1), path.at(-1)! + 1], parentValue)
+    offer([...path, 0], value)
+  }
+  return grown
+}
+
+/** Plain decoding alone. */
+export const PLAIN_FAMILY = new TreeFamily('plain', [], [1], [])
+
+/**
+ * The trees behind `auto`: grown from the heads' measured accuracies; where there are none, the first paths of `mc_sim_7b_63`, with what is
+ * nominally expected of them.
+ *
+ * @param medusaHeads how deep a tree may be.
+ */
+export function autoFamily(measured: RankAccuracy | null, medusaHeads: number): TreeFamily {
+  if (medusaHeads === 0) return PLAIN_FAMILY
+  const accuracy = measured && smoothAccuracy(measured)
+  const paths = accuracy
+    ? growPaths(accuracy, medusaHeads)
+    : CHOICES.mc_sim_7b_63.filter((path) => path.length <= medusaHeads)
+  const sizes = AUTO_SIZES.filter((size) => size < paths.length + 1)
+  return new TreeFamily('auto', paths, [...sizes, paths.length + 1], accuracy ?? NOMINAL_ACCURACY)
+}
+
+/** One tree, or none of it. */
+export function singleFamily(tree: Tree, measured: RankAccuracy | null): TreeFamily {
+  if (tree.nodeCount === 1) return PLAIN_FAMILY
+  return new TreeFamily(tree.name, tree.choices, [tree.nodeCount], measured ?? NOMINAL_ACCURACY, tree)
+}
