@@ -6,7 +6,7 @@
 import { open } from 'node:fs/promises'
 import { GorgonError } from '../../src/errors.js'
 
-export const GGUF_VERSION = 3
+const GGUF_VERSION = 3
 /** What a file without `general.alignment` has. */
 export const GGUF_ALIGNMENT = 32
 /** ggml keeps names in 64 bytes, a zero at the end. */
@@ -14,10 +14,10 @@ const MAX_NAME_BYTES = 63
 const MAX_RANK = 4
 
 /** Types of metadata, by the number they have in a file. */
-export const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const
+const VALUE_TYPES = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9 } as const
 
 /** Types of tensors: their number in a file, and bytes per element. */
-export const TENSOR_TYPES = {
+const TENSOR_TYPES = {
   f32: { id: 0, bytes: 4 },
   f16: { id: 1, bytes: 2 },
   bf16: { id: 30, bytes: 2 },

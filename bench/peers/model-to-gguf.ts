@@ -6,7 +6,7 @@ import type { TensorSlice, WeightDtype } from '../../src/native.js'
 import { type ModelFolder, readModelFolder, readTensorBytes } from '../../src/weights/index.js'
 import type { Architecture } from '../../src/weights/model-config.js'
 import { ropeFrequencies } from '../../src/weights/rope.js'
-import { type GgufTensor, type GgufValue, writeGguf } from './gguf.js'
+import { GGUF_ALIGNMENT, type GgufTensor, type GgufValue, writeGguf } from './gguf.js'
 
 /** What became of an export. */
 export interface GgufExport {
@@ -101,7 +101,7 @@ function settingsOf({ dir, config, dtype }: ModelFolder): [string, GgufValue][] 
     ['general.architecture', string(name)],
     ['general.name', string(basename(dir))],
     ['general.file_type', u32(FILE_TYPES[dtype])],
-    ['general.alignment', u32(32)],
+    ['general.alignment', u32(GGUF_ALIGNMENT)],
   ]
   const own: [string, GgufValue][] = [
     ['vocab_size', u32(shape.vocab)],
