@@ -8,14 +8,15 @@
 //
 // A prompt is the head of a file after a line with its path; the text behind it is never shown to the model. Before anything is reported,
 // each tree's tokens are compared with plain decoding of the same prompt over the same cache.
-import { readdir, readFile } from 'node:fs/promises'
-import { join, relative } from 'node:path'
+import { readFile } from 'node:fs/promises'
+import { relative } from 'node:path'
 import { Option } from 'commander'
 import { table } from '../../src/cli/format.js'
 import { type Engine, type GenerateOptions, loadEngine, packageRoot, type Result } from '../../src/index.js'
 import { benchCommand, commandLine, runBench, showProgress, wholeNumber, wrongResult } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { machineRecord } from '../support/machine.js'
+import { ownSources } from '../support/own-sources.js'
 import { type BenchResult, writeResult } from '../support/results.js'
 import { type AcceptanceMeasurement, type AcceptanceOptions, acceptanceTable } from './acceptance.report.js'
 
@@ -34,17 +35,6 @@ interface Given {
   readonly temperature: number
   readonly threads: number
   readonly out: string
-}
-
-/** `count` of them, spread evenly. */
-async function ownSources(count: number): Promise<string[]> {
-  const root = packageRoot()
-  const names = await readdir(join(root, 'src'), { recursive: true })
-  const files = names.filter((name) => name.endsWith('.ts')).sort()
-  const every = Math.max(1, files.length / count)
-  return files
-    .filter((_, i) => Math.floor(i / every) !== Math.floor((i - 1) / every))
-    .map((name) => join(root, 'src', name))
 }
 
 async function promptOf(engine: Engine, file: string, tokens: number): Promise<Int32Array> {

@@ -10,13 +10,14 @@
 // Every form of the weights reads the same texts, and its logits after every token are compared with those of f32: error, divergence,
 // likeliest token, and the loss on the text's own next token. Then each continues the texts greedily, drafts and all, and is compared
 // with f32's text. Before anything is written, speculation is compared with plain decoding in every form.
-import { readdir, readFile } from 'node:fs/promises'
-import { join, relative } from 'node:path'
+import { readFile } from 'node:fs/promises'
+import { relative } from 'node:path'
 import { type Engine, GorgonError, loadEngine, packageRoot } from '../../src/index.js'
 import { type ModelHandle, native } from '../../src/native.js'
 import { modelSpecOf, readModelFolder } from '../../src/weights/load.js'
 import { benchCommand, commandLine, runBench, showProgress, wholeNumber, wrongResult } from '../support/command.js'
 import { type MachineRecord, machineRecord } from '../support/machine.js'
+import { ownSources } from '../support/own-sources.js'
 import { writeResult } from '../support/results.js'
 import { int8Table } from './int8.report.js'
 import { commonPrefix, compareLogits, type LogitComparison } from './logits.js'
@@ -31,8 +32,6 @@ const ARMS = [
 ] as const
 type Arm = (typeof ARMS)[number]
 
-/** Drafts of every arm, so that tokens per step compare heads and not trees. */
-const TREE = 16
 /** Rows of a pass. */
 const CHUNK = 512
 
@@ -42,6 +41,8 @@ interface Options {
   readonly texts: number
   readonly tokens: number
   readonly greedy: number
+  /** Of every arm, so that tokens per step compare heads and not trees. */
+  readonly tree: string
   readonly threads: number
   readonly out: string
 }
@@ -67,14 +68,6 @@ export interface Int8Text {
 interface Text {
   readonly name: string
   readonly ids: Int32Array
-}
-
-/** `count` of them, spread evenly. */
-async function ownSources(count: number): Promise<string[]> {
-  const root = join(packageRoot(), 'src')
-  const names = (await readdir(root, { recursive: true })).filter((name) => name.endsWith('.ts')).sort()
-  const every = Math.max(1, names.length / count)
-  return names.filter((_, i) => Math.floor(i / every) !== Math.floor((i - 1) / every)).map((name) => join(root, name))
 }
 
 async function readTexts(engine: Engine, files: readonly string[], tokens: number): Promise<Text[]> {
@@ -132,13 +125,13 @@ interface Continued {
 }
 
 /** What an arm writes after each text. */
-async function continueAll(engine: Engine, texts: readonly Text[], { greedy }: Options): Promise<Continued[]> {
+async function continueAll(engine: Engine, texts: readonly Text[], { greedy, tree }: Options): Promise<Continued[]> {
   const run = (text: Text, speculate: boolean) =>
     engine.generate(text.ids, {
       maxTokens: greedy,
       ignoreEos: true,
       kv: { policy: 'full' },
-      speculation: speculate ? { mode: 'medusa', tree: TREE } : { mode: 'off' },
+      speculation: speculate ? { mode: 'medusa', tree: /^\d+$/.test(tree) ? Number(tree) : tree } : { mode: 'off' },
     })
   const speculate = engine.info.heads !== null
   const results = await Promise.all(texts.map((text) => run(text, speculate)))
@@ -218,6 +211,7 @@ await runBench(
     .option('--texts <n>', 'how many of the own sources', wholeNumber(), 32)
     .option('--tokens <n>', 'tokens of a text', wholeNumber(2), 512)
     .option('--greedy <n>', 'tokens to continue a text with', wholeNumber(), 128)
+    .option('--tree <tree>', 'what drafts: a name, a number of nodes, or chain:N', '16')
     .option('--threads <n>', 'compute threads; 0 is one per physical core', wholeNumber(0), 0)
     .action(main),
 )

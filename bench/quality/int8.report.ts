@@ -63,7 +63,7 @@ export function int8Table({ measurements }: Int8Result): string {
 function describe({ options, measurements }: Int8Result): string {
   const texts = measurements[0]!.texts.length
   return (
-    `${texts} texts of at most ${options.tokens} tokens, each continued greedily by ${options.greedy}; everything relative to f32. ` +
+    `${texts} texts of at most ${options.tokens} tokens, each continued greedily by ${options.greedy} with a tree of ${options.tree}; everything relative to f32. ` +
     'Logit error: norm of the difference over the norm. Median (p10–p90) of texts; MiB of model and heads.'
   )
 }

@@ -33,7 +33,7 @@ const result = (model: string, date: string): Result =>
   sampleResult({
     bench: 'quality/int8',
     date,
-    options: { model, texts: 2, tokens: 31, greedy: 8 },
+    options: { model, texts: 2, tokens: 31, greedy: 8, tree: '16' },
     measurements: MEASUREMENTS,
   }) as BenchResult as Result
 
@@ -56,7 +56,7 @@ describe('the table', () => {
     ]
     const { int8 } = report(results).tables
     expect(int8.match(/2026-01-0\d/g)).toEqual(['2026-01-03', '2026-01-02'])
-    expect(int8).toContain('2 texts of at most 31 tokens, each continued greedily by 8')
+    expect(int8).toContain('2 texts of at most 31 tokens, each continued greedily by 8 with a tree of 16;')
     expect(variantOf(results[1]!)).toBe('other')
   })
 })

@@ -1,0 +1,22 @@
+// Which of the project's sources benchmarks read.
+import { readFile } from 'node:fs/promises'
+import { expect, test } from 'vitest'
+import { ownSources, spreadEvenly } from '../../bench/support/own-sources.js'
+
+test('spreadEvenly takes the first, and others at equal distances', () => {
+  expect(spreadEvenly([0, 1, 2, 3, 4, 5, 6, 7], 4)).toEqual([0, 2, 4, 6])
+  expect(spreadEvenly([0, 1, 2, 3, 4, 5, 6], 3)).toEqual([0, 3, 5])
+  expect(spreadEvenly([0, 1, 2], 1)).toEqual([0])
+})
+
+test('spreadEvenly of no more than there are takes all', () => {
+  expect(spreadEvenly(['a', 'b'], 2)).toEqual(['a', 'b'])
+  expect(spreadEvenly(['a', 'b'], 9)).toEqual(['a', 'b'])
+  expect(spreadEvenly([], 3)).toEqual([])
+})
+
+test('ownSources are files of this package, each once', async () => {
+  const files = await ownSources(5)
+  expect(new Set(files).size).toBe(5)
+  for (const file of files) expect(await readFile(file, 'utf8')).not.toBe('')
+})
