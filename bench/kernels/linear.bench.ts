@@ -100,7 +100,7 @@ await runBench(
     .option('--threads <n>', 'compute threads', wholeNumber(), Math.min(64, physicalCores()))
     .option('--rounds <n>', 'samples of each case', wholeNumber(), 11)
     .option('--sample-ms <n>', 'least length of a sample', wholeNumber(), 2)
-    .option('--slowest-ms <n>', 'a call expected to take longer is left out', wholeNumber(), 500)
+    .option('--slowest-ms <n>', 'a call expected to take longer is left out', wholeNumber(), 200)
     .option(
       '--cold-bytes <n>',
       'memory gone through so that no cache holds it',

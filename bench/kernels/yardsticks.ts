@@ -1,5 +1,6 @@
 // What this machine can do at most: bytes read and multiply-adds computed in a second, measured as the kernels would have to do it.
 
+import { coldBytesOf, lastLevelCacheBytes } from '../support/processor.js'
 import { RandomWeights } from '../support/random-weights.js'
 import { runOperation, timeOperation, usableIsas } from './native-ops.js'
 
@@ -41,10 +42,12 @@ const bandwidths = new Map<string, Bandwidth>()
 const peaks = new Map<string, number>()
 
 /**
- * Bytes per second when `bytes` are read again and again: from a cache where they fit into one. The fastest sample of several ways of
+ * Bytes per second when so many are read again and again: from a cache where they fit into one. The fastest sample of several ways of
  * reading: a yardstick that a neighbour slowed down would flatter what it measures.
  */
-export function readBandwidth(bytes: number, threads: number, isa: string = usableIsas().at(-1)!): Bandwidth {
+export function readBandwidth(wanted: number, threads: number, isa: string = usableIsas().at(-1)!): Bandwidth {
+  // Beyond the caches it no longer depends on the size: gigabytes need not be read to know it.
+  const bytes = Math.min(wanted, coldBytesOf(lastLevelCacheBytes()))
   const lines = Math.ceil(bytes / LINE_BYTES)
   const key = `${lines} ${threads} ${isa}`
   const known = bandwidths.get(key)

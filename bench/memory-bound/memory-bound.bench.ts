@@ -206,14 +206,9 @@ async function measureSteps(
       timesFull: full ? summaryOf(pairedRatiosOf(full, own)) : null,
       ratio: summaryOf(pairedRatiosOf(own, samples[nameOf(weights, 1)]!)),
       bytes,
-      bytesPerSecond: readBandwidth(coldBytes(bytes), threads).bytesPerSecond,
+      bytesPerSecond: readBandwidth(bytes, threads).bytesPerSecond,
     }
   })
-}
-
-/** Beyond the caches, bandwidth no longer depends on the size: enough is read to be beyond them, and not gigabytes. */
-function coldBytes(bytes: number): number {
-  return Math.min(bytes, coldBytesOf(lastLevelCacheBytes()))
 }
 
 async function measureProducts({ shape, weights, isas, threads, rounds }: Measured): Promise<ProductRecord[]> {
