@@ -57,6 +57,8 @@ GORGON_INLINE F32x16 exp2_integral(F32x16 n) {
 GORGON_INLINE F32x16 select_below(F32x16 x, float limit, F32x16 a, F32x16 b) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_NLT_UQ), a.v, b.v)};
 }
+GORGON_INLINE __m256 low_half(F32x16 a) { return _mm512_castps512_ps256(a.v); }
+GORGON_INLINE __m256 high_half(F32x16 a) { return _mm512_extractf32x8_ps(a.v, 1); }
 /** Lanes [0, n) of a, `fill` in the others. */
 GORGON_INLINE F32x16 first_lanes(F32x16 a, int n, float fill) {
   const __mmask16 mask = n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1u);
@@ -115,6 +117,8 @@ GORGON_INLINE F32x16 select_below(F32x16 x, float limit, F32x16 a, F32x16 b) {
   return {_mm256_blendv_ps(a.lo, b.lo, _mm256_cmp_ps(x.lo, bound, _CMP_NLT_UQ)),
           _mm256_blendv_ps(a.hi, b.hi, _mm256_cmp_ps(x.hi, bound, _CMP_NLT_UQ))};
 }
+GORGON_INLINE __m256 low_half(F32x16 a) { return a.lo; }
+GORGON_INLINE __m256 high_half(F32x16 a) { return a.hi; }
 GORGON_INLINE F32x16 first_lanes(F32x16 a, int n, float fill) {
   const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   const __m256 keep_lo = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), index));
@@ -247,36 +251,46 @@ GORGON_INLINE void store_first(float* values, F32x16 a, int64_t count) {
 
 /** Sum of the lanes, halves added first: ((0+8)+(4+12)) + …, the same tree everywhere. */
 GORGON_INLINE float reduce_sum(F32x16 a) {
+#if GORGON_SIMD_AVX512 || GORGON_SIMD_AVX2
+  const __m256 eight = _mm256_add_ps(low_half(a), high_half(a));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
   float lane[kLanes];
   store(lane, a);
   for (int width = kLanes / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
   }
   return lane[0];
+#endif
 }
 
 GORGON_INLINE float reduce_max(F32x16 a) {
+#if GORGON_SIMD_AVX512 || GORGON_SIMD_AVX2
+  const __m256 eight = _mm256_max_ps(low_half(a), high_half(a));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+#else
   float lane[kLanes];
   store(lane, a);
   for (int width = kLanes / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
   }
   return lane[0];
+#endif
 }
 
 /**
- * e^x, error below 2 ulp on [-87.3, 88.3]; 0 below (also for -infinity), saturating at e^88.3 above; NaN stays NaN.
+ * e^x for x in [-87.3, 88.3] or NaN, which stays NaN.
  * x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7; 2^n by the exponent field.
  */
-GORGON_INLINE F32x16 exp(F32x16 x) {
-  constexpr float kLowest = -87.3f, kHighest = 88.3f;
-  const F32x16 high = broadcast(kHighest), low = broadcast(kLowest);
-  F32x16 clamped = select_below(x, kLowest, low, x);  // in this form both selections let NaN through
-  clamped = select_below(zero() - clamped, -kHighest, high, clamped);
+GORGON_INLINE F32x16 exp_in_range(F32x16 x) {
   // Adding 1.5 * 2^23 leaves no fraction bits: round to nearest even without an instruction for it.
   const F32x16 shifter = broadcast(12582912.0f);
-  const F32x16 n = fma(clamped, broadcast(1.44269504088896341f), shifter) - shifter;
-  F32x16 r = fma(n, broadcast(-0.693359375f), clamped);         // ln 2, high part: exact for |n| < 2^9
+  const F32x16 n = fma(x, broadcast(1.44269504088896341f), shifter) - shifter;
+  F32x16 r = fma(n, broadcast(-0.693359375f), x);               // ln 2, high part: exact for |n| < 2^9
   r = fma(n, broadcast(2.12194440e-4f), r);                     // ln 2, low part
   F32x16 p = broadcast(1.0f / 5040.0f);
   p = fma(p, r, broadcast(1.0f / 720.0f));
@@ -286,7 +300,21 @@ GORGON_INLINE F32x16 exp(F32x16 x) {
   p = fma(p, r, broadcast(0.5f));
   p = fma(p, r, broadcast(1.0f));
   p = fma(p, r, broadcast(1.0f));
-  return select_below(x, kLowest, zero(), p * exp2_integral(n));
+  return p * exp2_integral(n);
+}
+
+constexpr float kLowestExponent = -87.3f, kHighestExponent = 88.3f;
+
+/** e^x, error below 2 ulp on [-87.3, 88.3]; 0 below (also for -infinity), saturating at e^88.3 above; NaN stays NaN. */
+GORGON_INLINE F32x16 exp(F32x16 x) {
+  F32x16 clamped = max(broadcast(kLowestExponent), x);  // in this form, and the next, NaN comes through
+  clamped = select_below(zero() - clamped, -kHighestExponent, broadcast(kHighestExponent), clamped);
+  return select_below(x, kLowestExponent, zero(), exp_in_range(clamped));
+}
+
+/** The same for x that is not above zero: the weights of a softmax. */
+GORGON_INLINE F32x16 exp_of_nonpositive(F32x16 x) {
+  return select_below(x, kLowestExponent, zero(), exp_in_range(max(broadcast(kLowestExponent), x)));
 }
 
 /** e^x of one value: the same bits as a lane of exp(F32x16). */

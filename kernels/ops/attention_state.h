@@ -60,7 +60,7 @@ static inline void scores_to_weights(float* scores, int64_t keys, int32_t begin,
   const float m = reduce_max(top);
   F32x16 sum = zero();
   for (int64_t j = 0; j < keys; j += kLanes) {
-    const F32x16 p = exp(load(scores + j) - broadcast(m));
+    const F32x16 p = exp_of_nonpositive(load(scores + j) - broadcast(m));
     sum = sum + p;
     store(scores + j, as_bf16 ? round_bf16(p) : p);
   }

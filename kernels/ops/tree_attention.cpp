@@ -296,7 +296,14 @@ Status tree_attention_cpu(const TreeAttentionArgs& args, CpuContext& context) {
     all_rows += args.items[i].nodes * args.query_heads;
   }
   const bool whole = is_balanced(blocks_of(work, block_rows), threads) || most_chunks <= 2;
-  if (!whole) block_rows = kBlockQueries;
+  if (!whole) {
+    // Blocks for which the busiest thread has fewest rows to go over: larger ones, where it is the same.
+    const auto busiest = [&](int64_t rows) { return divide_up(blocks_of(work, rows) * (most_chunks + 1), threads) * rows; };
+    block_rows = kBlockQueries;
+    for (int64_t rows = kBlockQueries - kBlockStep; rows > 0; rows -= kBlockStep) {
+      if (busiest(rows) < busiest(block_rows)) block_rows = rows;
+    }
+  }
   const int64_t block_count = blocks_of(work, block_rows);
 
   // One after the other: the blocks; then, if they are split, the running states of all rows and those of a wave.
