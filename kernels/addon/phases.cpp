@@ -1,6 +1,7 @@
 // Each phase as an async worker: arrays in, session call, arrays out.
 #include "addon/phases.h"
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 
@@ -28,6 +29,15 @@ class PhaseWorker : public Napi::AsyncWorker {
   Napi::Promise start() {
     const Napi::Promise promise = deferred_.Promise();
     Queue();
+    return promise;
+  }
+
+  /** Here and now, for work that takes less time than to hand it to another thread and hear back. */
+  Napi::Promise start_here() {
+    const Napi::Promise promise = deferred_.Promise();
+    Execute();
+    OnOK();
+    Destroy();
     return promise;
   }
 
@@ -470,12 +480,19 @@ Napi::Value commit(const Napi::CallbackInfo& info) {
   for (size_t i = 0; i < items->size(); ++i) (*items)[i].session = sessions.owners()[i].get();
   auto drafts = std::make_shared<std::vector<Drafts>>();
   auto* worker = new PhaseWorker(info.Env(), "gorgon.commit", sessions.handles());
+  worker->result = [drafts](Napi::Env env) {
+    return write_list(env, *drafts, [&](const Drafts& draft) { return write_drafts(env, draft); });
+  };
+  // Without heads to ask, a commit is some counting: a step of plain decoding crosses threads once. Never waits for a pass that is running.
+  const bool drafting = std::any_of(items->begin(), items->end(), [](const CommitItem& item) { return item.medusa_heads > 0; });
+  std::unique_lock<std::mutex> lock(sessions.owners()[0]->model().mutex(), std::defer_lock);
+  if (!drafting && lock.try_lock()) {
+    worker->run = [items, drafts] { return Session::commit(*items, drafts.get()); };
+    return worker->start_here();
+  }
   worker->run = [owners = sessions.owners(), items, drafts] {
     const std::lock_guard<std::mutex> lock(owners[0]->model().mutex());
     return Session::commit(*items, drafts.get());
-  };
-  worker->result = [drafts](Napi::Env env) {
-    return write_list(env, *drafts, [&](const Drafts& draft) { return write_drafts(env, draft); });
   };
   return worker->start();
 }
