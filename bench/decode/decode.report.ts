@@ -15,17 +15,18 @@ const optionsOf = ({ options }: BenchResult): DecodeBenchOptions => options as D
 
 /** Other models, rules of sampling, trees and budgets stand beside each other. */
 export function variantOf(result: BenchResult): string {
-  const { model, dtype, weights, temperature, tree, budget, window } = optionsOf(result)
-  return JSON.stringify([basename(model), dtype, weights, temperature, tree, budget, window])
+  const { model, dtype, weights, temperature, mode, tree, budget, window } = optionsOf(result)
+  return JSON.stringify([basename(model), dtype, weights, temperature, mode, tree, budget, window])
 }
 
 /** What the plot's name says of a variant that is not the default one. */
 function nameOfVariant(result: BenchResult): string {
-  const { model, weights, temperature, tree, budget } = optionsOf(result)
+  const { model, weights, temperature, mode, tree, budget } = optionsOf(result)
   return [
     model !== 'demo' && basename(model),
     weights !== 'full' && weights,
     temperature !== 0 && `temperature ${temperature}`,
+    mode !== 'auto' && `mode ${mode}`,
     tree !== 'auto' && `tree ${tree}`,
     budget !== 1024 && `budget ${budget}`,
   ]
@@ -49,9 +50,9 @@ export function report(results: readonly BenchResult[]): Rendered {
 }
 
 function conditions(result: BenchResult): string {
-  const { model, dtype, weights, tokens, temperature, tree, budget, window, rounds } = optionsOf(result)
+  const { model, dtype, weights, tokens, temperature, mode, tree, budget, window, rounds } = optionsOf(result)
   const how = temperature === 0 ? 'greedy' : `temperature ${temperature}`
-  return `${basename(model)} in ${dtype}${weights === 'int8' ? ' with int8 weights' : ''}, ${how}, tree \`${tree}\`, budget ${budget}, window ${window}; ${tokens} tokens after each prompt; medians of ${rounds} rounds (p10–p90), each with another prompt.`
+  return `${basename(model)} in ${dtype}${weights === 'int8' ? ' with int8 weights' : ''}, ${how}, ${mode === 'medusa' ? 'speculating at every step, ' : ''}tree \`${tree}\`, budget ${budget}, window ${window}; ${tokens} tokens after each prompt; medians of ${rounds} rounds (p10–p90), each with another prompt.`
 }
 
 function overview(result: BenchResult, summaries: readonly DecodeSummary[], plot: string): string {
@@ -63,7 +64,7 @@ function overview(result: BenchResult, summaries: readonly DecodeSummary[], plot
 
 function details(summaries: readonly DecodeSummary[]): string {
   const acceptance = acceptanceRows(summaries)
-  const byDepth = `Drafts accepted, of those offered at a depth:\n\n${markdownTable(acceptance)}`
+  const byDepth = `Trees, what the gate decided, and drafts accepted of those offered at a depth:\n\n${markdownTable(acceptance)}`
   return `${markdownTable(speedRows(summaries))}\n${acceptance.length > 0 ? byDepth : ''}`
 }
 

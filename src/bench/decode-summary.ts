@@ -9,6 +9,12 @@ export interface DecodeSummary {
   readonly promptTokens: number
   readonly n: number
   readonly tree: string
+  /** Of the tree, in the middle run. */
+  readonly nodes: number
+  /** What the gate decided, each decision once. */
+  readonly gates: readonly string[]
+  readonly steps: number
+  readonly plainSteps: number
   readonly ttftMs: Summary
   readonly prefillTokensPerSecond: Summary
   readonly tpotMs: Summary
@@ -49,6 +55,10 @@ function summaryFor(own: readonly DecodeRun[], all: readonly DecodeRun[]): Decod
     promptTokens,
     n: own.length,
     tree,
+    nodes: of((run) => run.nodes).median,
+    gates: [...new Set(own.map((run) => run.gate))].sort(),
+    steps: sum(own, (run) => run.steps),
+    plainSteps: sum(own, (run) => run.plainSteps),
     ttftMs: of((run) => run.ttftMs),
     prefillTokensPerSecond: of((run) => (1000 * run.promptTokens) / run.prefillMs),
     tpotMs: of((run) => run.tpotMs),
@@ -105,17 +115,28 @@ export function speedRows(summaries: readonly DecodeSummary[]): string[][] {
   ]
 }
 
-/** Acceptance by depth of the arms that speculate; empty without any. */
+/** What the arms that speculate did: their trees, the gate's decision, acceptance by depth. Empty without any. */
 export function acceptanceRows(summaries: readonly DecodeSummary[]): string[][] {
   const speculating = summaries.filter((one) => ARMS[one.arm].speculates)
   const depth = Math.max(0, ...speculating.map((one) => one.byDepth.length))
   if (depth === 0) return []
   return [
-    ['prompt', 'arm', 'tree', ...Array.from({ length: depth }, (_, d) => `depth ${d + 1}`)],
+    [
+      'prompt',
+      'arm',
+      'tree',
+      'nodes',
+      'gate',
+      'plain steps',
+      ...Array.from({ length: depth }, (_, d) => `depth ${d + 1}`),
+    ],
     ...speculating.map((one) => [
       String(one.promptTokens),
       ARMS[one.arm].name,
       one.tree,
+      fixed(one.nodes),
+      one.gates.join(', '),
+      percent(one.plainSteps, one.steps),
       ...Array.from({ length: depth }, (_, d) => {
         const { offered = 0, accepted = 0 } = one.byDepth[d] ?? {}
         return percent(accepted, offered)

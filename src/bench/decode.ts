@@ -31,8 +31,14 @@ export const DecodeRun = z.object({
   tokensPerSecond: z.number(),
   /** Between chunks. */
   gapMs: z.object({ p50: z.number(), p90: z.number(), p99: z.number(), max: z.number() }),
-  /** Name of the tree. */
+  /** Name of the tree, or `auto`. */
   tree: z.string(),
+  /** Of that tree, root included; of `auto`, in most of its steps with a tree. */
+  nodes: z.int(),
+  /** What the gate decided. */
+  gate: z.enum(['speculated', 'plain', 'mixed', 'off']),
+  /** Steps without a tree. */
+  plainSteps: z.int(),
   steps: z.int(),
   tokensPerStep: z.number(),
   byDepth: z.array(z.object({ offered: z.int(), accepted: z.int() })),
@@ -50,6 +56,8 @@ export interface DecodeOptions {
   readonly tokens: number
   readonly rounds: number
   readonly temperature: number
+  /** Of the arms that speculate: where it pays, or at every step. */
+  readonly mode: 'auto' | 'medusa'
   readonly signal?: AbortSignal | undefined
   /** What was done when it ends early. */
   readonly onRun?: (run: DecodeRun) => void
@@ -131,14 +139,14 @@ export async function measureDecode(
   return runs
 }
 
-function requestOf(arm: Arm, { tokens, temperature, signal }: DecodeOptions): GenerateOptions {
+function requestOf(arm: Arm, { tokens, temperature, mode, signal }: DecodeOptions): GenerateOptions {
   const { speculates, policy } = ARMS[arm]
   return {
     maxTokens: tokens,
     ignoreEos: true,
     temperature,
     seed: 1,
-    speculation: { mode: speculates ? 'auto' : 'off' },
+    speculation: { mode: speculates ? mode : 'off' },
     kv: { policy },
     ...(signal && { signal }),
   }
@@ -169,7 +177,7 @@ function checkSame(said: Map<string, Said>, now: Said): void {
 
 function runOf(arm: Arm, round: number, { usage, timing, speculation, kv }: Result, peakRssBytes: number): DecodeRun {
   const { ttftMs, prefillMs, decodeMs, tpotMs, tokensPerSecond, gapMs } = timing
-  const { tree, steps, tokensPerStep, byDepth } = speculation
+  const { tree, nodes, gate, steps, tokensPerStep, byDepth } = speculation
   return {
     arm,
     round,
@@ -182,6 +190,9 @@ function runOf(arm: Arm, round: number, { usage, timing, speculation, kv }: Resu
     tokensPerSecond,
     gapMs: gapMs ?? { p50: 0, p90: 0, p99: 0, max: 0 },
     tree,
+    nodes,
+    gate: gate.decision,
+    plainSteps: gate.plainSteps,
     steps,
     tokensPerStep,
     byDepth: byDepth.map(({ offered, accepted }) => ({ offered, accepted })),

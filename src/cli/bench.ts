@@ -7,7 +7,7 @@ import { machineRecord } from '../bench/machine.js'
 import { type PromptKind, promptsFor } from '../bench/prompts.js'
 import { type BenchResult, encodeResult } from '../bench/results.js'
 import { type Engine, GorgonError, loadEngine } from '../index.js'
-import { type Given, optionsOf, readGenerateOptions, readLoadOptions } from './args.js'
+import { type Given, optionsOf, readGenerateOptions, readLoadOptions, UsageError } from './args.js'
 import { table } from './format.js'
 import { type Io, write } from './io.js'
 import { createProgress } from './progress.js'
@@ -21,6 +21,7 @@ export interface DecodeBenchOptions {
   readonly tokens: number
   readonly rounds: number
   readonly temperature: number
+  readonly mode: 'auto' | 'medusa'
   readonly tree: string
   readonly budget: number
   readonly window: number
@@ -43,7 +44,7 @@ const BUDGET = 1024
 const FEWEST_TOKENS = 16
 
 /** Engine options this benchmark decides itself, or tells otherwise. */
-const NOT_OFFERED = ['--kv', '--accept', '--budget', '--mode']
+const NOT_OFFERED = ['--kv', '--accept', '--budget']
 
 /** Everything that can be asked of the benchmark, but where its result goes. */
 export function benchOptions(): Option[] {
@@ -93,6 +94,8 @@ export async function runDecodeBench(given: Given, around: Surroundings): Promis
   const { signal, remark, progress } = around
   const load = readLoadOptions(given, { model: 'demo', kv: { budget: BUDGET } })
   const { temperature } = readGenerateOptions(given, {})
+  const { tree, mode } = load.speculation
+  if (mode === 'off') throw new UsageError('--mode is "off", but speculation is what is measured. Use auto or medusa.')
   const text = promptFile === undefined ? undefined : await readPromptFile(promptFile, signal)
 
   await using engine = await loadEngine({
@@ -114,13 +117,13 @@ export async function runDecodeBench(given: Given, around: Surroundings): Promis
   }
 
   const runs: DecodeRun[] = []
-  const { tree } = load.speculation
   const options: DecodeBenchOptions = {
     model: load.model,
     promptLengths: plan.promptLengths,
     tokens,
     rounds,
     temperature,
+    mode,
     tree: typeof tree === 'object' ? 'custom' : String(tree),
     budget: load.kv.budget,
     window: load.kv.window,
@@ -138,6 +141,7 @@ export async function runDecodeBench(given: Given, around: Surroundings): Promis
     tokens,
     rounds,
     temperature,
+    mode,
     signal,
     onRun(run) {
       runs.push(run)
@@ -166,9 +170,11 @@ export function describeDecode({ info, options, runs }: Measured): string {
   const rounds = Math.max(0, ...summaries.map((one) => one.n))
   return [
     `${options.model} on ${backend} (${isa}, ${dtype}${weights === 'int8' ? ', int8 weights' : ''}), ${threads} threads; ${options.tokens} tokens after each prompt, `,
-    `temperature ${options.temperature}, tree ${options.tree}, budget ${options.budget}, window ${options.window}\n\n`,
+    `temperature ${options.temperature}, mode ${options.mode}, tree ${options.tree}, budget ${options.budget}, window ${options.window}\n\n`,
     table(speedRows(summaries)),
-    ...(acceptance.length > 0 ? ['\ndrafts accepted, of those offered at a depth\n', table(acceptance)] : []),
+    ...(acceptance.length > 0
+      ? ['\ntrees, what the gate decided, and drafts accepted of those offered at a depth\n', table(acceptance)]
+      : []),
     `\nmedians of ${rounds} ${rounds === 1 ? 'round' : 'rounds, p10–p90 in brackets'}; x plain: decoding speed over plain decoding's in the same round\n`,
     'tokens are those of plain decoding over the same cache, checked in every round\n',
   ].join('')

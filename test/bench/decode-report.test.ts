@@ -10,6 +10,7 @@ const options = {
   tokens: 101,
   rounds: 2,
   temperature: 0,
+  mode: 'auto',
   tree: 'auto',
   budget: 1024,
   window: 32,
@@ -52,7 +53,7 @@ demo in bf16, greedy, tree \`auto\`, budget 1024, window 32; 101 tokens after ea
 test('the details have every column, and acceptance by depth', () => {
   const { 'decode-details': details } = report([result]).tables
   expect(details).toContain('chunk gap p50 / p90 / p99 ms')
-  expect(details).toContain('| 4096 | Medusa | auto | 75% |')
+  expect(details).toContain('| 4096 | Medusa | auto | 8 | speculated | 0% | 75% |')
 })
 
 test('two machines stand one after the other, each with its plot', () => {
@@ -75,6 +76,7 @@ test('lengths and rounds make no variant; models, trees and budgets do', () => {
     { model: '/somewhere/else' },
     { temperature: 0.7 },
     { tree: '16' },
+    { mode: 'medusa' },
     { budget: 256 },
     { weights: 'int8' },
   ]

@@ -14,7 +14,7 @@ const prompts: Prompts = {
   kind: 'random',
   take: async (index, tokenCount) => Int32Array.from({ length: tokenCount }, (_, i) => (i * 7 + index) % TOY_VOCAB),
 }
-const options = { promptLengths: [40, 100], tokens: 24, rounds: 3, temperature: 0 }
+const options = { promptLengths: [40, 100], tokens: 24, rounds: 3, temperature: 0, mode: 'auto' as const }
 const everything = { arms: ARM_NAMES, promptLengths: options.promptLengths }
 
 describe('the plan', () => {
@@ -128,14 +128,21 @@ describe('the summary', () => {
   test('tokens per step are those of all steps, and depths add up', () => {
     const depths = (...pairs: [number, number][]) => pairs.map(([offered, accepted]) => ({ offered, accepted }))
     const [summary] = summariseDecode([
-      run('both', 0, { tokensPerStep: 2, byDepth: depths([10, 8], [8, 4]) }),
-      run('both', 1, { tokensPerStep: 3, byDepth: depths([10, 6], [6, 3], [3, 3]) }),
+      run('both', 0, { tokensPerStep: 2, steps: 50, byDepth: depths([10, 8], [8, 4]) }),
+      run('both', 1, {
+        tokensPerStep: 3,
+        nodes: 12,
+        gate: 'mixed',
+        steps: 50,
+        plainSteps: 20,
+        byDepth: depths([10, 6], [6, 3], [3, 3]),
+      }),
     ])
     expect(summary!.tokensPerStep).toBeCloseTo(2.4, 12)
     expect(summary!.byDepth).toEqual(depths([20, 14], [14, 7], [3, 3]))
     expect(acceptanceRows([summary!])).toEqual([
-      ['prompt', 'arm', 'tree', 'depth 1', 'depth 2', 'depth 3'],
-      ['512', 'Medusa + SnapKV', 'auto', '70%', '50%', '100%'],
+      ['prompt', 'arm', 'tree', 'nodes', 'gate', 'plain steps', 'depth 1', 'depth 2', 'depth 3'],
+      ['512', 'Medusa + SnapKV', 'auto', '10', 'mixed, speculated', '20%', '70%', '50%', '100%'],
     ])
   })
 
