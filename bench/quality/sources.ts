@@ -46,9 +46,11 @@ export async function readSources(root: string, folders: readonly string[]): Pro
   return Promise.all(paths.sort().map(async (path) => ({ path, text: await readFile(join(root, path), 'utf8') })))
 }
 
+const pathLine = (path: string): string => `// path: ${path}\n`
+
 /** A file as the model reads it. */
 export function fileText({ path, text }: SourceFile): string {
-  return `// path: ${path}\n${text.endsWith('\n') ? text : `${text}\n`}`
+  return `${pathLine(path)}${text.endsWith('\n') ? text : `${text}\n`}`
 }
 
 export interface Completion {
@@ -74,7 +76,10 @@ export function completionsOf(files: readonly SourceFile[]): Completion[] {
       const content = expected.trim()
       if (i < LEAST_LINES || content.length < LEAST_CHARACTERS || !isCodeLine(expected) || /^\/?\*/.test(content))
         return []
-      const before = fileText({ path: file.path, text: lines.slice(0, i).join('\n') })
+      const before = `${pathLine(file.path)}${lines
+        .slice(0, i)
+        .map((line) => `${line}\n`)
+        .join('')}`
       return [{ file: index, line: i + 1, before, expected }]
     })
   })

@@ -173,6 +173,11 @@ describe('next-line completion', () => {
     })
   })
 
+  it('keeps empty lines before a line', () => {
+    const [only] = completionsOf([{ path: 'a.ts', text: '1\n2\n3\n4\n\nexport const six = 6\n' }])
+    expect(only).toMatchObject({ line: 6, before: '// path: a.ts\n1\n2\n3\n4\n\n' })
+  })
+
   it('draws the same lines for the same seed', () => {
     const all = completionsOf(files)
     expect(chooseCompletions(all, 3, 1)).toEqual(chooseCompletions(all, 3, 1))
