@@ -5,7 +5,7 @@ import type { HeadsFormat } from '../heads/format/names.js'
 import { type ErrorCode, GorgonError } from './errors.js'
 import type { TensorSlice, WeightDtype } from './native.js'
 import type { GenerationConfig } from './weights/generation-config.js'
-import { findHeads, type HeadsFolder, readHeads } from './weights/medusa-heads.js'
+import { type HeadsFolder, headsOf } from './weights/medusa-heads.js'
 import type { ModelConfig } from './weights/model-config.js'
 import { bindModel, type ModelFolder, readModelConfig } from './weights/model-folder.js'
 import type { Rope } from './weights/rope.js'
@@ -116,7 +116,7 @@ export async function inspect(model: string, options: { heads?: string | false }
   const table = await attempt(() => readTensorTable(model))
   const folder =
     described && table ? await attempt(() => bindModel(model, described.config, described.generation, table)) : null
-  const heads = folder ? await attempt(() => headsFor(folder, options.heads)) : null
+  const heads = folder ? await attempt(() => headsOf(folder, options.heads)) : null
 
   return {
     path: resolve(model),
@@ -130,11 +130,6 @@ export async function inspect(model: string, options: { heads?: string | false }
       .catch(() => false),
     heads: heads && summariseHeads(heads),
   }
-}
-
-function headsFor(folder: ModelFolder, heads: string | false | undefined): Promise<HeadsFolder | null> | null {
-  if (heads === false) return null
-  return heads === undefined ? findHeads(folder) : readHeads(heads, folder)
 }
 
 function summariseModel(config: ModelConfig, generation: GenerationConfig): ModelSummary {

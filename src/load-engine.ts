@@ -14,11 +14,10 @@ import { resolvePlan } from './plan.js'
 import { loadChatTemplate } from './text/chat.js'
 import { loadTokenizer, type Tokenizer } from './text/tokenizer.js'
 import {
-  findHeads,
   type HeadsFolder,
+  headsOf,
   type ModelFolder,
   modelSpecOf,
-  readHeads,
   readModelFolder,
   tensorCount,
 } from './weights/load.js'
@@ -45,7 +44,7 @@ export async function loadEngineWith(options: LoadOptions, addon: Native): Promi
 
   onProgress?.({ phase: 'read', done: 0, total: 1 })
   const folder = await readModelFolder(options.model === 'demo' ? demoModel() : options.model)
-  const heads = options.heads === false ? null : await headsOf(folder, options.heads)
+  const heads = await headsOf(folder, options.heads)
   const context = contextOf(folder, limits.maxContext)
   onProgress?.({ phase: 'read', done: 1, total: 1 })
   signal?.throwIfAborted()
@@ -78,10 +77,6 @@ export async function loadEngineWith(options: LoadOptions, addon: Native): Promi
 /** The folder of the model that comes with this package; `demo` is short for it. */
 export function demoModel(): string {
   return join(packageRoot(), 'models', 'demo')
-}
-
-function headsOf(folder: ModelFolder, heads: string | undefined): Promise<HeadsFolder | null> {
-  return heads === undefined ? findHeads(folder) : readHeads(heads, folder)
 }
 
 function contextOf({ config }: ModelFolder, maxContext: number | undefined): number {

@@ -11,7 +11,7 @@ import {
   type SamplingSpec,
   type WeightForm,
 } from '../../src/native.js'
-import { findHeads, modelSpecOf, readHeads, readModelFolder } from '../../src/weights/load.js'
+import { headsOf, modelSpecOf, readModelFolder } from '../../src/weights/load.js'
 import { wrongResult } from '../support/command.js'
 
 export interface OpenOptions {
@@ -83,8 +83,7 @@ export interface OpenSession {
 export async function openModel({ model: dir, heads: headsDir, ...options }: OpenOptions): Promise<OpenModel> {
   const addon = native()
   const folder = await readModelFolder(dir)
-  const heads =
-    headsDir === false ? null : headsDir === undefined ? await findHeads(folder) : await readHeads(headsDir, folder)
+  const heads = await headsOf(folder, headsDir)
   const progress = new Int32Array(new SharedArrayBuffer(8))
   const spec = modelSpecOf(folder, heads, { ...options, backend: 'cpu', dtype: 'auto', progress })
   const model = await addon.openModel(spec)

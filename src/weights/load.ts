@@ -3,7 +3,7 @@ import type { ModelSpec, WeightDtype, WeightForm } from '../native.js'
 import type { HeadsFolder } from './medusa-heads.js'
 import type { ModelFolder } from './model-folder.js'
 
-export { findHeads, type HeadsFolder, readHeads } from './medusa-heads.js'
+export { findHeads, type HeadsFolder, headsOf, readHeads } from './medusa-heads.js'
 export { type ModelFolder, readModelFolder } from './model-folder.js'
 
 /** What a user chose about how the weights are held. */

@@ -106,6 +106,16 @@ export async function findHeads(base: ModelFolder): Promise<HeadsFolder | null> 
   return null
 }
 
+/**
+ * The heads a user chose: those of a path, none for false, and otherwise those the model brings along.
+ *
+ * @throws {GorgonError} as `readHeads`.
+ */
+export async function headsOf(base: ModelFolder, heads: string | false | undefined): Promise<HeadsFolder | null> {
+  if (heads === false) return null
+  return heads === undefined ? findHeads(base) : readHeads(heads, base)
+}
+
 async function readFusedHeads(base: ModelFolder): Promise<HeadsFolder> {
   const names = [...base.table.tensors.keys()].filter((name) => name.startsWith(FUSED_PREFIX))
   const layout = layoutOf(base.dir, base.table, names, false)

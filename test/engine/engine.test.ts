@@ -1,25 +1,11 @@
 // Many generations on one engine: batched, queued, failing apart, drained, and nothing left behind.
-import { afterEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { nativeError } from '../support/fake-native.js'
-import { type ToyEngineOptions, ToyTokenizer, toyEngine } from '../support/toy-engine.js'
+import { type ToyEngineOptions, ToyTokenizer, toyEngine, toyEngines } from '../support/toy-engine.js'
 
 const PROMPT = [1, 2, 3]
 
-const opened: ReturnType<typeof toyEngine>[] = []
-function open(options: ToyEngineOptions = {}) {
-  const toy = toyEngine(options)
-  opened.push(toy)
-  return toy
-}
-
-afterEach(async () => {
-  for (const { engine, native } of opened.splice(0)) {
-    await engine.close()
-    expect(native.breaches).toEqual([])
-    expect(native.openSessions).toBe(0)
-    expect(native.openModels).toBe(0)
-  }
-})
+const open = toyEngines()
 
 async function turn(count = 1): Promise<void> {
   for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve))

@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { LiveCosts, type StepCosts } from '../../src/decode/step-costs.js'
 import type { GenerateOptionsInput } from '../../src/options.js'
-import { type ToyEngineOptions, toyEngine } from '../support/toy-engine.js'
+import { type ToyEngineOptions, toyEngines } from '../support/toy-engine.js'
 
 const rows = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 const table = (ms: (nodes: number) => number): StepCosts => ({
@@ -19,22 +19,15 @@ const DEAR = table((nodes) => nodes)
 /** The toy's heads hold the right token at rank 0, 1 or 2 alike. */
 const ACCURACY = new Array<number[]>(4).fill([0.3, 0.3, 0.3, 0.02])
 
-const opened: ReturnType<typeof toyEngine>[] = []
+const openToy = toyEngines()
 function open(options: ToyEngineOptions = {}) {
   // On a toy all steps take the same time, whatever the table says.
   vi.spyOn(LiveCosts.prototype, 'compare').mockImplementation(() => undefined)
-  const toy = toyEngine({ accuracy: ACCURACY, ...options })
-  opened.push(toy)
-  return toy
+  return openToy({ accuracy: ACCURACY, ...options })
 }
 
-afterEach(async () => {
+afterEach(() => {
   vi.restoreAllMocks()
-  for (const { engine, native } of opened.splice(0)) {
-    await engine.close()
-    expect(native.breaches).toEqual([])
-    expect(native.openSessions).toBe(0)
-  }
 })
 
 const PROMPT = [1, 2, 3, 4]

@@ -1,8 +1,8 @@
 // The algorithm: what it emits, for any tree, any stop, any limit, and what it reports.
-import { afterEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { CHOICES } from '../../src/decode/choices.js'
 import type { Chunk } from '../../src/result.js'
-import { TOY_EOS, type ToyEngineOptions, toyEngine } from '../support/toy-engine.js'
+import { TOY_EOS, toyEngines } from '../support/toy-engine.js'
 
 const PROMPT = [10, 20, 30, 40, 50]
 const TREES = [
@@ -19,21 +19,7 @@ const TREES = [
   { paths: [[1], [1, 1], [0]] },
 ]
 
-const opened: ReturnType<typeof toyEngine>[] = []
-function open(options: ToyEngineOptions = {}) {
-  const toy = toyEngine(options)
-  opened.push(toy)
-  return toy
-}
-
-afterEach(async () => {
-  for (const { engine, native } of opened.splice(0)) {
-    await engine.close()
-    expect(native.breaches).toEqual([])
-    expect(native.openSessions).toBe(0)
-    expect(native.openModels).toBe(0)
-  }
-})
+const open = toyEngines()
 
 async function chunksOf(generation: AsyncIterable<Chunk>): Promise<Chunk[]> {
   const chunks: Chunk[] = []

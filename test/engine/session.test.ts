@@ -1,23 +1,14 @@
 // Several turns over one cache: what the next turn sees, after every way a turn can end.
-import { afterEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { GenerateOptionsInput } from '../../src/options.js'
 import { nativeError } from '../support/fake-native.js'
-import { TOY_BOS, TOY_EOS, type ToyEngineOptions, toyEngine } from '../support/toy-engine.js'
+import { TOY_BOS, TOY_EOS, type ToyEngineOptions, toyEngines } from '../support/toy-engine.js'
 
-const opened: ReturnType<typeof toyEngine>[] = []
+const openToy = toyEngines()
 function open(options: ToyEngineOptions = {}) {
-  const toy = toyEngine(options)
-  opened.push(toy)
+  const toy = openToy(options)
   return { ...toy, session: toy.engine.session() }
 }
-
-afterEach(async () => {
-  for (const { engine, native } of opened.splice(0)) {
-    await engine.close()
-    expect(native.breaches).toEqual([])
-    expect(native.openSessions).toBe(0)
-  }
-})
 
 const SPECULATION = [{ mode: 'off' }, { tree: 'chain:1' }, { tree: 'chain:4' }, { tree: 'mc_sim_7b_63' }] as const
 const ENDINGS: [string, GenerateOptionsInput][] = [

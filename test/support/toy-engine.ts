@@ -1,4 +1,5 @@
 // An engine over the fake native side, with a tokenizer of one token per ASCII character.
+import { afterEach, expect } from 'vitest'
 import type { RankAccuracy } from '../../src/decode/accuracy.js'
 import type { StepCosts } from '../../src/decode/step-costs.js'
 import { Engine } from '../../src/engine.js'
@@ -78,6 +79,24 @@ export interface ToyEngine {
   readonly engine: Engine
   readonly native: FakeNative
   readonly tokenizer: Tokenizer | null
+}
+
+/** Opens toy engines; after each test they are closed, and must have left nothing behind. Call at the top of a test file. */
+export function toyEngines(): typeof toyEngine {
+  const opened: ToyEngine[] = []
+  afterEach(async () => {
+    for (const { engine, native } of opened.splice(0)) {
+      await engine.close()
+      expect(native.breaches).toEqual([])
+      expect(native.openSessions).toBe(0)
+      expect(native.openModels).toBe(0)
+    }
+  })
+  return (options) => {
+    const toy = toyEngine(options)
+    opened.push(toy)
+    return toy
+  }
 }
 
 export function toyEngine({ toy = {}, template = TOY_TEMPLATE, ...options }: ToyEngineOptions = {}): ToyEngine {
