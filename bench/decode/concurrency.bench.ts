@@ -133,11 +133,16 @@ await runBench(
     .option('--heads <dir>', 'heads folder')
     .option('--tree <tree>', 'shape of the draft', 'auto')
     .option('--concurrency <n,n…>', 'generations at once; one alone is always among them', withOne, [1, 2, 4, 8, 16])
-    .option('--prompt-lengths <n,n…>', 'tokens of the prompts, in turn', numberList(), [128, 256, 512, 1024])
-    .option('--tokens <n>', 'tokens to generate', wholeNumber(16), 128)
+    .option('--prompt-lengths <n,n…>', 'tokens of the prompts, in turn', numberList(), [64, 128, 256, 512])
+    .option(
+      '--tokens <n>',
+      'tokens to generate: the first to begin must still decode when the last begins',
+      wholeNumber(16),
+      384,
+    )
     .option('--rounds <n>', 'runs of each', wholeNumber(), 3)
     .option('--temperature <t>', '0 is greedy', Number, 0)
     .option('--threads <n>', 'compute threads; 0 is one per physical core', wholeNumber(0), 0)
-    .addHelpText('after', '\nWith default options and the demo model: about a minute on a server with AMX.')
+    .addHelpText('after', '\nWith default options and the demo model: one to two minutes on a server with AMX.')
     .action(main),
 )
