@@ -254,7 +254,7 @@ export class Engine implements AsyncDisposable {
 function pilotOf(plan: Plan, { costs, experience }: EngineCore, learnt: TextExperience): Pilot {
   const { family, gate, gateless, isFixed, sampling } = plan
   if (isFixed) {
-    const acceptance = new Acceptance(family, family.values, 1, 1)
+    const acceptance = new Acceptance(family, family.shares, 1, 1)
     return new Pilot({ family, gate, gateless, isFixed, acceptance, costs: costs && new LiveCosts(costs.table) })
   }
   const kind = sampling.temperature === 0 ? 'greedy' : 'sampled'

@@ -144,12 +144,13 @@ class Measurement {
     return { costs, isSteady: body.every(({ verify }) => verify.isSteady) }
   }
 
-  /** Whether a tree of so many rows could be worth its time: a step commits at most one token per Medusa head, and one. */
+  /** Whether a tree of so many rows is measured: it is quick, or could be worth its time, with a token for each Medusa head and one. */
   #mayPay(body: readonly Point[], rows: number): boolean {
     const [last, before] = [body.at(-1)!, body.at(-2)]
     if (!before) return true
     const slope = Math.max(0, (last.verify.ms - before.verify.ms) / (last.rows - before.rows))
-    return last.verify.ms + slope * (rows - last.rows) <= (this.#of.medusaHeads + 1) * body[0]!.verify.ms
+    const expected = last.verify.ms + slope * (rows - last.rows)
+    return expected <= ROUND_MS / 2 || expected <= (this.#of.medusaHeads + 1) * body[0]!.verify.ms
   }
 
   async #batches(short: SessionHandle): Promise<Point[]> {

@@ -34,7 +34,8 @@ export async function generate(given: Given, io: Io): Promise<void> {
     await using engine = await loadEngine({
       ...load,
       signal: io.signal,
-      onProgress: ({ done, total }) => progress.show('loading', done, total),
+      onProgress: ({ phase, done, total }) =>
+        progress.show(phase === 'measure' ? 'measuring this machine' : 'loading', done, total),
     })
     progress.clear()
     for (const warning of engine.info.warnings) await write(io.stderr, `gorgon: warning: ${warning}\n`)

@@ -12,27 +12,32 @@ export interface Outcome {
 
 /**
  * Every set of drafts tells what every tree of the family would have accepted, whether it was verified or not: acceptance is exact, so
- * the text is the same for all of them. Rates are means in which older outcomes count less.
+ * the text is the same for all of them. What is learnt of a node is how often it is right where its parent is, so that nodes nobody drafts
+ * for a while rise and fall with those above them. Shares are means in which older outcomes count less.
  */
 export class Acceptance {
   readonly family: TreeFamily
   readonly #keep: number
+  /** f64 [N]: outcomes in which the node was right, and those in which it was drafted and its parent was right. */
   readonly #hits: Float64Array
   readonly #seen: Float64Array
+  /** f64 [N]: probability of the whole path to the node. */
+  readonly #values: Float64Array
   /** f64 [N]: expected tokens of a step with the first n + 1 nodes. */
   readonly #tokens: Float64Array
 
   /**
-   * @param rates f64 [N]: of each node, to begin with.
+   * @param shares f64 [N]: of each node, to begin with.
    * @param weight outcomes that the beginning counts for.
    * @param keep what an outcome's weight is multiplied by with each later one.
    */
-  constructor(family: TreeFamily, rates: Float64Array, weight: number, keep: number) {
+  constructor(family: TreeFamily, shares: Float64Array, weight: number, keep: number) {
     this.family = family
     this.#keep = keep
-    this.#hits = rates.map((rate) => rate * weight)
-    this.#seen = new Float64Array(rates.length).fill(weight)
-    this.#tokens = new Float64Array(rates.length)
+    this.#hits = shares.map((share) => share * weight)
+    this.#seen = new Float64Array(shares.length).fill(weight)
+    this.#values = new Float64Array(shares.length).fill(1)
+    this.#tokens = new Float64Array(shares.length).fill(1)
     this.#sum()
   }
 
@@ -41,28 +46,32 @@ export class Acceptance {
     return this.#tokens[nodeCount - 1]!
   }
 
-  rates(): Float64Array {
+  shares(): Float64Array {
     return this.#hits.map((hits, node) => hits / this.#seen[node]!)
   }
 
   /** @param steps since the outcome before: what is older is forgotten faster. */
   learn({ hits, medusaHeads, topK }: Outcome, steps = 1): void {
-    const { headsNeeded, ranksNeeded } = this.family
+    const { children, depths, ranks } = this.family
     const keep = this.#keep ** steps
-    for (let node = 1; node < this.#hits.length; node++) {
-      if (headsNeeded[node]! > medusaHeads || ranksNeeded[node]! > topK) continue
-      this.#hits[node]! *= keep
-      this.#seen[node] = this.#seen[node]! * keep + 1
+    for (let i = -1; i < hits.length; i++) {
+      const right = hits[i + 1]
+      for (const child of children[i < 0 ? 0 : hits[i]!]!) {
+        if (depths[child]! > medusaHeads || ranks[child]! >= topK) continue
+        this.#hits[child] = this.#hits[child]! * keep + (child === right ? 1 : 0)
+        this.#seen[child] = this.#seen[child]! * keep + 1
+      }
     }
-    for (const node of hits) this.#hits[node]!++
     this.#sum()
   }
 
   #sum(): void {
+    const { parents } = this.family
     let tokens = 1
-    this.#tokens[0] = 1
     for (let node = 1; node < this.#hits.length; node++) {
-      tokens += this.#hits[node]! / this.#seen[node]!
+      const value = (this.#values[parents[node]!]! * this.#hits[node]!) / this.#seen[node]!
+      this.#values[node] = value
+      tokens += value
       this.#tokens[node] = tokens
     }
   }

@@ -54,8 +54,8 @@ const PROBE_SAVINGS = 8
 const PROBE_START = 4
 /** While speculating: steps from one look at drafts that the tree does not use to the next. */
 const WIDEN_EVERY = 16
-/** While speculating: steps from one plain step to the next, made to time it, until the table was found to hold for the tree. */
-const UNTESTED_EVERY = 8
+/** While speculating: steps from one plain step to the next, made to time it, until the table was tested. */
+const UNTESTED_EVERY = 4
 /** From then on one in `probeEvery`; where speculation promises this much, the table would have to be very wrong: fewer by a factor. */
 const TRUSTED_SPEEDUP = 1.6
 const TRUSTED_EVERY = 8
@@ -66,7 +66,7 @@ const KEEP = 0.97
 /** An outcome after many plain steps lets what came before count this much less, and no more. */
 const MOST_STEPS_FORGOTTEN = 8
 /** Outcomes that what is expected at the beginning counts for. */
-const START_WEIGHT = 4
+const START_WEIGHT = 3
 /** Over generations. */
 const EXPERIENCE_KEEP = 0.995
 const EXPERIENCE_WEIGHT = 12
@@ -78,7 +78,7 @@ export class Experience {
   /** @param kind generations that are drafted equally well: greedy ones, sampled ones. */
   of(family: TreeFamily, kind: string): Acceptance {
     return remembered(this.#learnt, family, kind, () => {
-      return new Acceptance(family, family.values, EXPERIENCE_WEIGHT, EXPERIENCE_KEEP)
+      return new Acceptance(family, family.shares, EXPERIENCE_WEIGHT, EXPERIENCE_KEEP)
     })
   }
 }
@@ -94,7 +94,7 @@ export class TextExperience {
 
   of(family: TreeFamily, kind: string): Acceptance {
     return remembered(this.#learnt, family, kind, () => {
-      return new Acceptance(family, this.#experience.of(family, kind).rates(), START_WEIGHT, KEEP)
+      return new Acceptance(family, this.#experience.of(family, kind).shares(), START_WEIGHT, KEEP)
     })
   }
 }
@@ -264,7 +264,10 @@ export class Pilot {
   #bestTree(at: Surroundings, costs: LiveCosts): { nodes: number; rate: number } {
     const { family, acceptance } = this.#options
     let best = { nodes: family.sizes[0]!, rate: 0 }
+    const most = Math.max(family.sizes[0]!, costs.largestTree)
     for (const nodes of family.sizes) {
+      // Larger ones were not even worth measuring.
+      if (nodes > most) break
       // A tree cut short where positions end commits no more than fit.
       const tokens = Math.min(acceptance.tokens(nodes), at.maxDepth + 1)
       const rate = tokens / costs.stepMs({ nodes, medusaHeads: family.tree(nodes).depth, ...at })
@@ -282,15 +285,13 @@ export class Pilot {
     const tokens = this.#options.acceptance.tokens(nodes)
     // However cheap a tree is, it is no cheaper than the plain step it contains.
     const isCloseBelow = speedup > WORTH_TIMING * (1 + gate.margin) && tokens > 1 + gate.margin
-    const every = !this.#isSpeculating
-      ? isCloseBelow
+    const every = this.#isSpeculating
+      ? costs.isTested
+        ? gate.probeEvery * (speedup < TRUSTED_SPEEDUP ? 1 : TRUSTED_EVERY)
+        : UNTESTED_EVERY
+      : isCloseBelow
         ? gate.probeEvery
         : Number.POSITIVE_INFINITY
-      : !costs.isTested(nodes)
-        ? UNTESTED_EVERY
-        : speedup < TRUSTED_SPEEDUP
-          ? gate.probeEvery
-          : TRUSTED_EVERY * gate.probeEvery
     if (at.sequences > 1 || this.#isOvercrowded || this.#sinceTimed < every) return false
     if (!this.#lastStep) return false
     const plainMs = this.#plainMs(at, costs)
@@ -341,31 +342,41 @@ export class Pilot {
     else if (step.nodes === 1) costs.compare(before, step)
   }
 
-  /** Drafts whose whole future is known are judged: the text up to here, and the root that follows. */
+  /** Drafts are judged as soon as one of them was wrong, or all were right: by the text up to here, and the root that follows. */
   #settle(end: number, root: number): void {
-    const { family, acceptance, experience } = this.#options
-    const tokenAt = (index: number): number => (index === end ? root : this.#text[index - this.#textBegin]!)
-    let settled = 0
-    for (const { at, tokens, medusaHeads, topK, isProbe } of this.#pending) {
-      if (at + medusaHeads > end) break
-      settled++
-      const hits: number[] = []
-      for (let node = 0, head = 0; head < medusaHeads; head++) {
-        const rank = tokens.subarray(head * topK, (head + 1) * topK).indexOf(tokenAt(at + 1 + head))
-        node = rank < 0 ? -1 : family.childOf(node, rank)
-        if (node < 0) break
-        hits.push(node)
-      }
-      const outcome = { hits, medusaHeads, topK }
+    const { acceptance, experience } = this.#options
+    this.#pending = this.#pending.filter((pending) => {
+      const hits = this.#judge(pending, end, root)
+      if (hits === null) return true
+      const outcome = { hits, medusaHeads: pending.medusaHeads, topK: pending.topK }
       acceptance.learn(outcome, Math.max(1, Math.min(this.#stepsSinceOutcome, MOST_STEPS_FORGOTTEN)))
       experience?.learn(outcome)
       this.#stepsSinceOutcome = 0
-      if (isProbe) this.#isPromising = this.#wouldPay(hits)
-    }
-    this.#pending.splice(0, settled)
+      if (pending.isProbe) this.#isPromising = this.#wouldPay(hits)
+      return false
+    })
     const begin = this.#pending[0]?.at ?? end
     this.#text.splice(0, begin - this.#textBegin)
     this.#textBegin = begin
+  }
+
+  /** Nodes of the family on the path the text took; null where it is still on it. */
+  #judge({ at, tokens, medusaHeads, topK }: Pending, end: number, root: number): number[] | null {
+    const { family } = this.#options
+    const hits: number[] = []
+    let node = 0
+    for (let head = 0; head < medusaHeads; head++) {
+      const index = at + 1 + head
+      if (index > end) return null
+      const token = index === end ? root : this.#text[index - this.#textBegin]!
+      const first = head * topK
+      let rank = 0
+      while (rank < topK && tokens[first + rank] !== token) rank++
+      node = rank === topK ? -1 : family.childOf(node, rank)
+      if (node < 0) break
+      hits.push(node)
+    }
+    return hits
   }
 
   /** Whether a step with some tree of the family would have beaten plain steps, given what it would have accepted. */

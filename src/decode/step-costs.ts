@@ -1,4 +1,5 @@
 // What a decode step costs on this machine: a table of measurements, and every other step read off between them.
+import { NODE_LIMIT } from './choices.js'
 
 /** Wall times of decode steps, in milliseconds. Plain data, fit for JSON. */
 export interface StepCosts {
@@ -47,11 +48,16 @@ export function stepMs(costs: StepCosts, { nodes, medusaHeads, cacheRows, sequen
   return Math.max(body + sequences * attention + drafts + (sequences - 1) * costs.sequenceMs, costs.ms[0]! / 100)
 }
 
-/** How far one observed ratio moves an estimate, once there were several, and the most it counts for: one step may have been disturbed. */
+/** How far one observed ratio moves an estimate, once there were several. */
 const LEARNING_RATE = 0.15
+/** The most that one counts for, as a logarithm. */
 const LARGEST_SURPRISE = Math.log(2)
-/** Observations after which a size counts as tested. */
-const TESTED = 4
+/** As much as the first few may: a table may have been made on a machine busy with something else. */
+const LARGEST_FIRST_SURPRISE = Math.log(8)
+const FIRST = 4
+/** Comparisons in a row that bear a table out: it is tested then. */
+const TESTED = 3
+const BORNE_OUT = Math.log(1.3)
 
 /**
  * The table, corrected by what steps really take. Speed drifts with temperature and neighbours, and all steps drift alike; so only a step with
@@ -63,6 +69,8 @@ export class LiveCosts {
   readonly #surprise: Float64Array
   /** i32 [rows of the table]: times compared. */
   readonly #compared: Int32Array
+  #tests = 0
+  #lastSurprise = 0
 
   constructor(table: StepCosts) {
     this.table = table
@@ -74,18 +82,32 @@ export class LiveCosts {
     return stepMs(this.table, shape) * Math.exp(this.#surpriseAt(shape))
   }
 
-  /** Whether steps of about that size were compared with plain ones a few times. */
-  isTested(nodes: number): boolean {
-    return this.#compared[this.#nearest(nodes)]! >= TESTED
+  /** Nodes of the largest tree that was measured. */
+  get largestTree(): number {
+    return this.table.rows.findLast((rows) => rows <= NODE_LIMIT)!
+  }
+
+  /** Whether steps took what was expected, the last few times that was compared. */
+  get isTested(): boolean {
+    return this.#tests >= TESTED
   }
 
   /** Two neighbouring steps of one sequence, without anybody else's. */
   compare(tree: StepShape & { readonly ms: number }, plain: StepShape & { readonly ms: number }): void {
     if (!(tree.ms > 0 && plain.ms > 0) || tree.nodes === 1) return
     const surprise = Math.log(tree.ms / plain.ms) - Math.log(this.stepMs(tree) / this.stepMs(plain))
-    const bounded = Math.max(-LARGEST_SURPRISE, Math.min(LARGEST_SURPRISE, surprise))
     const at = this.#nearest(tree.nodes)
-    const rate = Math.max(LEARNING_RATE, 1 / (++this.#compared[at]! + 1))
+    const count = ++this.#compared[at]!
+    const bound = count <= FIRST ? LARGEST_FIRST_SURPRISE : LARGEST_SURPRISE
+    // Of two in a row the smaller, and nothing where they disagree: a step that something disturbed is in one comparison only.
+    const agreed =
+      Math.sign(surprise) === Math.sign(this.#lastSurprise)
+        ? Math.min(Math.abs(surprise), Math.abs(this.#lastSurprise))
+        : 0
+    this.#lastSurprise = surprise
+    const bounded = Math.sign(surprise) * Math.min(bound, agreed)
+    this.#tests = Math.abs(surprise) < BORNE_OUT ? this.#tests + 1 : 0
+    const rate = Math.max(LEARNING_RATE, 1 / (count + 1))
     for (let i = 1; i < this.#surprise.length; i++) {
       this.#surprise[i]! += rate * bounded * 0.5 ** Math.abs(i - at)
     }

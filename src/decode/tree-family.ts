@@ -15,15 +15,20 @@ export class TreeFamily {
   readonly name: string
   /** Node counts on offer, root included, ascending. */
   readonly sizes: readonly number[]
-  /** f64 [N]: how likely the whole path to a node is right, by the accuracies given; 1 for the root. */
-  readonly values: Float64Array
+  /** f64 [N]: how likely a node is right where its parent is, by the accuracies given; 1 for the root. */
+  readonly shares: Float64Array
   /** Of the largest tree. */
   readonly depth: number
   /** Of the largest tree. */
   readonly maxRank: number
-  /** i32 [N]: Medusa heads and drafts of each that it takes to draft a node. */
-  readonly headsNeeded: Int32Array
-  readonly ranksNeeded: Int32Array
+  /** i32 [N]: -1 for the root. */
+  readonly parents: Int32Array
+  /** i32 [N]: Medusa heads it takes to draft a node. */
+  readonly depths: Int32Array
+  /** i32 [N]: -1 for the root. */
+  readonly ranks: Int32Array
+  /** By node. */
+  readonly children: readonly (readonly number[])[]
   readonly #paths: Choices
   /** i32 [N, RANK_COUNT]: a node's child of each rank, -1 where there is none. */
   readonly #childAt: Int32Array
@@ -35,29 +40,34 @@ export class TreeFamily {
     this.name = name
     this.sizes = sizes
     this.#paths = paths
-    this.values = new Float64Array(count).fill(1)
-    this.headsNeeded = new Int32Array(count)
-    this.ranksNeeded = new Int32Array(count)
+    this.shares = new Float64Array(count).fill(1)
+    this.parents = new Int32Array(count).fill(-1)
+    this.depths = new Int32Array(count)
+    this.ranks = new Int32Array(count).fill(-1)
     this.#childAt = new Int32Array(count * RANK_COUNT).fill(-1)
+    const children = Array.from({ length: count }, (): number[] => [])
     const nodeOf = new Map<string, number>([['', 0]])
     for (const [index, path] of paths.entries()) {
       const node = index + 1
       const parent = nodeOf.get(path.slice(0, -1).join())!
       const rank = path.at(-1)!
       nodeOf.set(path.join(), node)
+      children[parent]!.push(node)
       this.#childAt[parent * RANK_COUNT + rank] = node
-      this.values[node] = this.values[parent]! * (accuracy[path.length - 1]?.[rank] ?? 0)
-      this.headsNeeded[node] = path.length
-      this.ranksNeeded[node] = Math.max(this.ranksNeeded[parent]!, rank + 1)
+      this.parents[node] = parent
+      this.depths[node] = path.length
+      this.ranks[node] = rank
+      this.shares[node] = accuracy[path.length - 1]?.[rank] ?? 0
     }
-    this.depth = Math.max(...this.headsNeeded)
-    this.maxRank = Math.max(...this.ranksNeeded) - 1
+    this.children = children
+    this.depth = Math.max(...this.depths)
+    this.maxRank = Math.max(...this.ranks)
     if (whole) this.#trees.set(count, whole)
   }
 
   /** Nodes of the largest tree. */
   get nodeCount(): number {
-    return this.values.length
+    return this.shares.length
   }
 
   /** -1 when the family has no such child. */

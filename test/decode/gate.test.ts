@@ -78,7 +78,7 @@ function run({
     costs: new LiveCosts(costs),
     gate,
     gateless: gate ? '' : 'none',
-    acceptance: new Acceptance(family, family.values, 4, 0.97),
+    acceptance: new Acceptance(family, family.shares, 3, 0.97),
   })
   const sizes: number[] = []
   let [ms, plainMs, wastedDraftMs, at] = [0, 0, 0, 0]
@@ -147,7 +147,7 @@ describe('useless heads', () => {
   test('cost no tree at all where experience knows them', () => {
     const acceptance = new Acceptance(
       AUTO,
-      AUTO.values.map((_, node) => (node === 0 ? 1 : 0)),
+      AUTO.shares.map((_, node) => (node === 0 ? 1 : 0)),
       4,
       0.97,
     )
@@ -180,7 +180,7 @@ describe('good heads', () => {
       const { sizes } = run({ costs })
       return sizes.toSorted((a, b) => a - b)[sizes.length >> 1]!
     }
-    expect(median(MEMORY_BOUND)).toBeGreaterThanOrEqual(24)
+    expect(median(MEMORY_BOUND)).toBeGreaterThanOrEqual(16)
     expect(median(VECTOR)).toBeGreaterThan(1)
     expect(median(VECTOR)).toBeLessThanOrEqual(8)
     expect(usual(SERIAL)).toBe(1)
@@ -246,7 +246,7 @@ describe('a table that is wrong', () => {
 
 describe('many sequences', () => {
   const first = (costs: StepCosts, sequences: number): number => {
-    const acceptance = new Acceptance(AUTO, AUTO.values, 4, 0.97)
+    const acceptance = new Acceptance(AUTO, AUTO.shares, 4, 0.97)
     const pilot = new Pilot({ family: AUTO, costs: new LiveCosts(costs), gate: GATE, gateless: '', acceptance })
     return pilot.next({ cacheRows: 400, sequences, maxDepth: 99 }).tree.nodeCount
   }
@@ -294,7 +294,7 @@ describe('options', () => {
 })
 
 describe('where there is nothing to decide', () => {
-  const acceptance = new Acceptance(AUTO, AUTO.values, 4, 0.97)
+  const acceptance = new Acceptance(AUTO, AUTO.shares, 4, 0.97)
   const here: Surroundings = { cacheRows: 100, sequences: 1, maxDepth: 99 }
 
   test('without costs, trees are small', () => {
@@ -308,7 +308,7 @@ describe('where there is nothing to decide', () => {
   })
 
   test('without trees, steps are plain and draft nothing', () => {
-    const none = new Acceptance(PLAIN_FAMILY, PLAIN_FAMILY.values, 1, 1)
+    const none = new Acceptance(PLAIN_FAMILY, PLAIN_FAMILY.shares, 1, 1)
     const pilot = new Pilot({
       family: PLAIN_FAMILY,
       costs: new LiveCosts(VECTOR),

@@ -55,7 +55,9 @@ describe('what steps teach', () => {
   test('one disturbed step moves little, and nonsense nothing', () => {
     const live = new LiveCosts(COSTS)
     live.compare({ ...at(16), ms: 2500 }, { ...at(1), ms: 1 })
-    expect(live.stepMs(at(16))).toBeLessThan(2.5 * 1.5)
+    expect(live.stepMs(at(16))).toBe(2.5)
+    live.compare({ ...at(16), ms: 2.6 }, { ...at(1), ms: 1 })
+    expect(live.stepMs(at(16))).toBeLessThan(2.5 * 1.1)
     const before = live.stepMs(at(16))
     for (const ms of [0, Number.NaN, -1]) live.compare({ ...at(16), ms }, { ...at(1), ms: 1 })
     expect(live.stepMs(at(16))).toBe(before)

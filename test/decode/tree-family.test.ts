@@ -148,9 +148,11 @@ describe('families', () => {
         [0.4, 0.3],
       ],
     )
-    expect([...small.values]).toEqual([1, 0.5, 0.1, 0.1 * 0.3])
-    expect([...small.headsNeeded]).toEqual([0, 1, 1, 2])
-    expect([...small.ranksNeeded]).toEqual([0, 1, 3, 3])
+    expect([...small.shares]).toEqual([1, 0.5, 0.1, 0.3])
+    expect([...small.parents]).toEqual([-1, 0, 0, 2])
+    expect([...small.depths]).toEqual([0, 1, 1, 2])
+    expect([...small.ranks]).toEqual([-1, 0, 2, 1])
+    expect(small.children).toEqual([[1, 2], [], [3], []])
     expect(small).toMatchObject({ depth: 2, maxRank: 2, nodeCount: 4 })
     expect(small.childOf(0, 2)).toBe(2)
     expect(small.childOf(2, 1)).toBe(3)
