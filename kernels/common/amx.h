@@ -20,6 +20,18 @@ namespace gorgon {
 /** Whether the processor has AMX with bf16 and the system lets this process use it; asks the system for that. */
 bool has_amx();
 
+/** What LDTILECFG reads: rows and bytes of a row, of each register in use. */
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+/** Instructions on tiles read memory behind the compiler's back. */
+static inline __attribute__((always_inline)) void tile_memory_is_written() { asm volatile("" ::: "memory"); }
+
 }  // namespace gorgon
 
 #if defined(GORGON_EMULATE_AMX_HERE)
@@ -81,7 +93,12 @@ static inline void multiply(int c, int a, int b) {
 
 #include <immintrin.h>
 
-#define GORGON_TILE_CONFIGURE(config) _tile_loadconfig(config)
+// The header says that only the first bytes of a configuration are read: the compiler has to be told of the others.
+#define GORGON_TILE_CONFIGURE(config)                  \
+  do {                                                 \
+    asm volatile("" : : "r"(config) : "memory");       \
+    _tile_loadconfig(config);                          \
+  } while (0)
 #define GORGON_TILE_RELEASE() _tile_release()
 #define GORGON_TILE_ZERO(tile) _tile_zero(tile)
 #define GORGON_TILE_LOAD(tile, from, stride) _tile_loadd(tile, from, stride)

@@ -25,15 +25,6 @@ constexpr int64_t kLeastRows = 4;
 /** Whether a product goes through the tiles. Its bits do not depend on the answer. */
 static inline bool pays(DType dtype, int64_t rows) { return takes_bf16(dtype) && rows >= kLeastRows; }
 
-/** What LDTILECFG reads. */
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
 /**
  * The tile registers while this lives, shaped for one or two groups of rows: results 0 1 (and 2), or 0 1 of the first and 2 3 of the second
  * group; rows 4 and 5; columns 6 and 7, or 5 6 7 where there is one group.
@@ -66,9 +57,6 @@ class Tiles {
  private:
   int64_t first_ = 0, second_ = 0;
 };
-
-/** Tiles instructions read memory behind the compiler's back. */
-static inline __attribute__((always_inline)) void memory_is_written() { asm volatile("" ::: "memory"); }
 
 /** At most 16 rows of `a` as `tiles` tiles, one after the other. */
 static inline void pack_group(const float* a, int64_t lda, int64_t rows, int64_t tiles, std::byte* out) {
@@ -121,7 +109,7 @@ template <bool Widen>
 static inline __attribute__((always_inline)) const std::byte* bf16_tile(const std::byte* tile, std::byte* wide) {
   if constexpr (!Widen) return tile;
   widen_tile(tile, wide);
-  memory_is_written();
+  tile_memory_is_written();
   return wide;
 }
 
@@ -259,7 +247,7 @@ static inline void rows_by_int8_panel(Tiles& tiles, PackedRows a, const Panel& w
       const std::byte* from = w.tiles + block * w.column_stride + first * w.depth_stride;
       for (int64_t t = 0; t < count; ++t) widen_tile(from + t * w.depth_stride, wide + block * kColumnStride + t * kRowTileBytes);
     }
-    memory_is_written();
+    tile_memory_is_written();
     rows_by_panel<false>(tiles, a, {wide, kColumnStride, kRowTileBytes, count, nullptr, 0}, blocks, c, ldc, keep || first > 0);
     a.tiles += count * kRowTileBytes;
   }
@@ -287,10 +275,10 @@ static inline void product(Tiles& tiles, const PackedRows& a, const PackedMatrix
   }
 }
 
-/** tile_product on AMX: rows are packed here, some depth at a time. */
+/** tile_product on AMX: rows are packed here, two groups and some depth at a time, so that the registers are shaped once for all columns. */
 static inline void product_of_rows(const float* a, int64_t lda, int64_t m, const PackedMatrix& w, int64_t first_block, int64_t last_block,
                                    float* c, int64_t ldc, bool keep) {
-  constexpr int64_t kRowsAtOnce = 64, kTilesAtOnce = 8;
+  constexpr int64_t kRowsAtOnce = 2 * kGroupRows, kTilesAtOnce = 8;
   alignas(64) std::byte packed[kRowsAtOnce / kGroupRows * kTilesAtOnce * kRowTileBytes];
   constexpr int64_t kGroupStride = kTilesAtOnce * kRowTileBytes;
   Tiles tiles;
@@ -303,7 +291,7 @@ static inline void product_of_rows(const float* a, int64_t lda, int64_t m, const
         const int64_t first = group * kGroupRows, count = first + kGroupRows < rows ? kGroupRows : rows - first;
         pack_group(a + (row + first) * lda + tile * kTileDepth, lda, count, last - tile, packed + group * kGroupStride);
       }
-      memory_is_written();
+      tile_memory_is_written();
       product(tiles, {packed, kGroupStride, rows}, w, first_block, last_block, tile, last, c + row * ldc, ldc, keep || tile > 0);
     }
   }

@@ -68,7 +68,7 @@ void pack_rows(const LinearArgs& args, int64_t first_group, int64_t last_group, 
     const int64_t row = group * kGroupRows, rows = row + kGroupRows < args.rows ? kGroupRows : args.rows - row;
     amx_tiles::pack_group(args.x + row * args.x_stride + first * kTileDepth, args.x_stride, rows, last - first, packed + group * group_stride);
   }
-  amx_tiles::memory_is_written();
+  tile_memory_is_written();
 }
 
 /** Up to here every thread packs the rows for itself: less work than to wait for each other. */
@@ -89,7 +89,7 @@ Status on_tiles_few_rows(const LinearArgs& args, CpuContext& context) {
     for (int64_t first = begin * unit; first < stop; first += kBlocks) {
       const int64_t last = first + kBlocks < stop ? first + kBlocks : stop;
       amx_tiles::product(tiles, {packed, deep * amx_tiles::kRowTileBytes, args.rows}, args.w, first, last, 0, deep, sums, kWidth, false);
-      amx_tiles::memory_is_written();
+      tile_memory_is_written();
       finish(args, sums, kWidth, 0, args.rows, first, last);
     }
   });
@@ -128,7 +128,7 @@ Status on_tiles_prompt(const LinearArgs& args, CpuContext& context) {
         const std::byte* a = scratch + pass * pass_stride + row / kGroupRows * group_stride;
         amx_tiles::product(tiles, {a, group_stride, rows}, args.w, first, last, pass * kPassTiles, end_of(pass), sums, width, pass > 0);
       }
-      amx_tiles::memory_is_written();
+      tile_memory_is_written();
       finish(args, sums, width, row, rows, first, last);
     }
   });
