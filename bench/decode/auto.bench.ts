@@ -30,13 +30,13 @@ import { type BenchResult, writeResult } from '../support/results.js'
 import { AUTO, type AutoMeasurement, type AutoOptions, autoTable, PLAIN, summariseAuto } from './auto.report.js'
 
 const BENCH = 'decode/auto'
-const HEADS = ['own', 'useless'] as const
+const DRAFTS = ['own', 'useless'] as const
 
 interface Given {
   readonly model: string
-  readonly headsPath?: string
+  readonly heads?: string
   readonly isas?: readonly string[]
-  readonly heads: readonly (typeof HEADS)[number][]
+  readonly drafts: readonly (typeof DRAFTS)[number][]
   readonly trees: readonly number[]
   readonly promptLengths: readonly number[]
   readonly tokens: number
@@ -80,18 +80,18 @@ async function main(given: Given): Promise<void> {
       threads: given.threads,
       isa,
       kv: { policy: 'full' },
-      ...(given.headsPath !== undefined && { heads: given.headsPath }),
+      ...(given.heads !== undefined && { heads: given.heads }),
     }
     await using engine = await loadEngineWith(parseLoadOptions(load), native())
     if (!engine.info.heads) {
       throw new GorgonError(
         'ERR_OPTION',
-        `${given.model} has no Medusa heads, so there is no tree to choose. Give --heads-path.`,
+        `${given.model} has no Medusa heads, so there is no tree to choose. Give --heads.`,
       )
     }
     machine ??= machineRecord(engine.info)
-    if (given.heads.includes('own')) measurements.push(...(await measureTrees(engine, isa, given)))
-    if (given.heads.includes('useless')) measurements.push(...(await measureUseless(engine, load, isa, given)))
+    if (given.drafts.includes('own')) measurements.push(...(await measureTrees(engine, isa, given)))
+    if (given.drafts.includes('useless')) measurements.push(...(await measureUseless(engine, load, isa, given)))
   }
   showProgress()
 
@@ -213,13 +213,13 @@ await runBench(
     'The tree chosen by measurement beside fixed ones and plain decoding; with heads that are never right, too.',
   )
     .option('--model <dir>', 'model folder', 'demo')
-    .option('--heads-path <dir>', 'heads folder')
+    .option('--heads <dir>', 'heads folder')
     .option(
       '--isas <names>',
       'instruction sets, with commas between; all of this machine when left out',
       (text: string) => text.split(','),
     )
-    .option('--heads <kinds>', 'own, useless', wordList(HEADS), [...HEADS])
+    .option('--drafts <kinds>', 'own: those of the heads; useless: never right', wordList(DRAFTS), [...DRAFTS])
     .option('--trees <n,n…>', 'nodes of the fixed trees', numberList(), [1, 2, 4, 8, 16, 32, 64])
     .option('--prompt-lengths <n,n…>', 'tokens of the prompts', numberList(), [400, 4000])
     .option('--tokens <n>', 'tokens to generate', wholeNumber(16), 200)
