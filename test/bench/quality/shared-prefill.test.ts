@@ -1,18 +1,19 @@
 // All arms at once give the answers the engine gives one by one.
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { ARM_KINDS, armsOf } from '../../../bench/quality/arms.js'
 import { answerOf, openSharedPrefill, upTo } from '../../../bench/quality/shared-prefill.js'
-import { loadEngine, packageRoot } from '../../../src/index.js'
+import { loadEngine } from '../../../src/index.js'
 
 describe('answers', () => {
   it("of a shared prefill are the engine's, text for text, whatever ends them", async () => {
     const engine = await loadEngine('demo')
     const shared = await openSharedPrefill(engine)
     try {
-      const source = await readFile(join(packageRoot(), 'src', 'engine.ts'), 'utf8')
-      const prompt = (await engine.tokenize(source)).slice(0, 400)
+      const lines = Array.from(
+        { length: 60 },
+        (_, i) => `export const item${i} = pick(${(i * 7919) % 1000}, 'name${i % 37}')`,
+      )
+      const prompt = (await engine.tokenize(lines.join('\n'))).slice(0, 400)
       const arms = armsOf({ arms: [...ARM_KINDS], budgets: [64, 300, 500], compare: [128], window: 16, poolSize: 7 })
       for (const stop of [[], ['\n'], ['(', '.']]) {
         const question = { maxTokens: 16, stop }
