@@ -62,7 +62,9 @@ export async function loadEngineWith(options: LoadOptions, addon: Native): Promi
     const found = { native: addon, model, tokenizer, chat, folder, heads, context, choice }
     const unmeasured = partsOf(found, options)
     // Defaults that no request could be served with are better known now.
-    resolvePlan(parseGenerateOptions(), unmeasured)
+    const { family } = resolvePlan(parseGenerateOptions(), unmeasured)
+    // The trees to choose among are built now and not while the first request waits.
+    for (const size of family.sizes) family.tree(size)
     signal?.throwIfAborted()
     const parts = needsCosts(unmeasured, options) ? await withCosts(unmeasured, spec, options) : unmeasured
     onProgress?.({ phase: 'ready', done: 1, total: 1 })
