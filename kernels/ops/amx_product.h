@@ -41,6 +41,7 @@ class Tiles {
   /** @param second 0 for one group. */
   void shape(int64_t first, int64_t second) {
     if (first == first_ && second == second_) return;
+    if (first == kGroupRows && first_ == kGroupRows && second_ == kGroupRows && second == 0) return;  // every register is whole
     first_ = first;
     second_ = second;
     TileConfig config;
@@ -115,6 +116,8 @@ static inline __attribute__((always_inline)) const std::byte* bf16_tile(const st
 
 /** Bytes from a tile of columns to the one that is fetched while it is multiplied: the stream goes over the pages' ends, too. */
 constexpr int64_t kFetchAhead = 4096;
+/** Products no deeper than this, those of attention, end before what they ask for comes. */
+constexpr int64_t kShortDepthTiles = 8;
 
 /** Asks for a tile's lines. Beyond the matrix this asks for nothing that matters. */
 static inline __attribute__((always_inline)) void fetch_tile(const std::byte* tile, int64_t bytes) {
@@ -137,9 +140,10 @@ static inline void one_group(const std::byte* a, const Panel& w, float* c, int64
     if constexpr (Blocks > 2) GORGON_TILE_ZERO(2);
   }
   const std::byte* b = w.tiles;
+  const bool fetch = w.depth_tiles > kShortDepthTiles;
   for (int64_t t = 0; t < w.depth_tiles; ++t) {
     std::byte* turn = wide + (Widen ? t % 2 * Blocks * kRowTileBytes : 0);
-    for (int block = 0; block < Blocks; ++block) fetch_tile(b + block * w.column_stride + kFetchAhead, kBytes);
+    for (int block = 0; fetch && block < Blocks; ++block) fetch_tile(b + block * w.column_stride + kFetchAhead, kBytes);
     GORGON_TILE_LOAD(4, a, kTileStride);
     GORGON_TILE_LOAD(5, bf16_tile<Widen>(b, turn), kTileStride);
     GORGON_TILE_MULTIPLY(0, 4, 5);
@@ -216,7 +220,7 @@ static inline void rows_by_panel(Tiles& tiles, const PackedRows& a, const Panel&
     tiles.shape(kGroupRows, second < kGroupRows ? second : kGroupRows);
     const std::byte* groups = a.tiles + row / kGroupRows * a.group_stride;
     fetch_part(w, blocks, row / (2 * kGroupRows), pairs);
-    const bool fetch = row == 0 && w.next == nullptr;
+    const bool fetch = row == 0 && w.next == nullptr && w.depth_tiles > kShortDepthTiles;
     if (blocks > 1) {
       two_groups<2, Widen>(groups, a.group_stride, w, c + row * ldc, ldc, keep, fetch);
     } else {
@@ -275,24 +279,30 @@ static inline void product(Tiles& tiles, const PackedRows& a, const PackedMatrix
   }
 }
 
-/** tile_product on AMX: rows are packed here, two groups and some depth at a time, so that the registers are shaped once for all columns. */
+/**
+ * tile_product on AMX. All rows are packed, some depth at a time, before any is multiplied: a tile must not be loaded while its lines are on
+ * their way to the cache. Then two groups go over all columns, so that the registers are shaped once.
+ */
 static inline void product_of_rows(const float* a, int64_t lda, int64_t m, const PackedMatrix& w, int64_t first_block, int64_t last_block,
                                    float* c, int64_t ldc, bool keep) {
-  constexpr int64_t kRowsAtOnce = 2 * kGroupRows, kTilesAtOnce = 8;
-  alignas(64) std::byte packed[kRowsAtOnce / kGroupRows * kTilesAtOnce * kRowTileBytes];
-  constexpr int64_t kGroupStride = kTilesAtOnce * kRowTileBytes;
+  constexpr int64_t kRowsAtOnce = 64, kTilesAtOnce = 8, kGroupStride = kTilesAtOnce * kRowTileBytes;
+  alignas(64) std::byte packed[kRowsAtOnce / kGroupRows * kGroupStride];
   Tiles tiles;
   const int64_t depth_tiles = w.depth_tiles();
   for (int64_t row = 0; row < m; row += kRowsAtOnce) {
     const int64_t rows = row + kRowsAtOnce < m ? kRowsAtOnce : m - row;
     for (int64_t tile = 0; tile < depth_tiles; tile += kTilesAtOnce) {
       const int64_t last = tile + kTilesAtOnce < depth_tiles ? tile + kTilesAtOnce : depth_tiles;
-      for (int64_t group = 0; group * kGroupRows < rows; ++group) {
-        const int64_t first = group * kGroupRows, count = first + kGroupRows < rows ? kGroupRows : rows - first;
-        pack_group(a + (row + first) * lda + tile * kTileDepth, lda, count, last - tile, packed + group * kGroupStride);
+      for (int64_t first = 0; first < rows; first += kGroupRows) {
+        const int64_t count = first + kGroupRows < rows ? kGroupRows : rows - first;
+        pack_group(a + (row + first) * lda + tile * kTileDepth, lda, count, last - tile, packed + first / kGroupRows * kGroupStride);
       }
       tile_memory_is_written();
-      product(tiles, {packed, kGroupStride, rows}, w, first_block, last_block, tile, last, c + row * ldc, ldc, keep || tile > 0);
+      for (int64_t first = 0; first < rows; first += 2 * kGroupRows) {
+        const int64_t count = first + 2 * kGroupRows < rows ? 2 * kGroupRows : rows - first;
+        product(tiles, {packed + first / kGroupRows * kGroupStride, kGroupStride, count}, w, first_block, last_block, tile, last,
+                c + (row + first) * ldc, ldc, keep || tile > 0);
+      }
     }
   }
 }

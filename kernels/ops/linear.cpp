@@ -35,6 +35,12 @@ void finish(const LinearArgs& args, const float* sums, int64_t sums_stride, int6
   }
 }
 
+/** Blocks that stay together when the columns are split: as many as go through the registers at once, fewer where threads would have none. */
+int64_t unit_of(int64_t blocks, int64_t threads, int64_t widest) {
+  const int64_t share = blocks / threads;
+  return share >= widest ? widest : share > 1 ? share : 1;
+}
+
 /** Splits the column blocks over the threads, in units of `unit`, and calls visit(first_block, last_block, thread) for at most `most` at once. */
 template <class Visit>
 void for_blocks(const LinearArgs& args, CpuContext& context, int64_t unit, int64_t most, const Visit& visit) {
@@ -48,7 +54,7 @@ void for_blocks(const LinearArgs& args, CpuContext& context, int64_t unit, int64
 void on_vectors(const LinearArgs& args, CpuContext& context) {
   // As many blocks as the widest register tile takes; rows whose inputs stay in the second-level cache while the blocks go over them.
   constexpr int64_t kBlocks = 3, kRows = 96, kWidth = kBlocks * kTileColumns;
-  for_blocks(args, context, kBlocks, kBlocks, [&](int64_t first, int64_t last, int) {
+  for_blocks(args, context, unit_of(args.w.column_blocks(), context.pool.threads(), kBlocks), kBlocks, [&](int64_t first, int64_t last, int) {
     alignas(64) float sums[kRows * kWidth];
     for (int64_t row = 0; row < args.rows; row += kRows) {
       const int64_t rows = row + kRows < args.rows ? kRows : args.rows - row;
@@ -79,7 +85,8 @@ Status on_tiles_few_rows(const LinearArgs& args, CpuContext& context) {
   const int64_t deep = args.w.depth_tiles(), groups = divide_up(args.rows, kGroupRows), packed_bytes = groups * deep * amx_tiles::kRowTileBytes;
   std::byte* scratch = nullptr;
   GORGON_TRY(context.scratch.get(packed_bytes * context.pool.threads(), &scratch));
-  const int64_t blocks = args.w.column_blocks(), unit = args.rows > kGroupRows ? 2 : 3, units = divide_up(blocks, unit);
+  const int64_t blocks = args.w.column_blocks(), unit = unit_of(blocks, context.pool.threads(), args.rows > kGroupRows ? 2 : 3);
+  const int64_t units = divide_up(blocks, unit);
   context.pool.run_ranges(units, [&](int64_t begin, int64_t end, int thread) {
     alignas(64) float sums[kFewRows * kWidth];
     std::byte* packed = scratch + thread * packed_bytes;
