@@ -252,7 +252,7 @@ static inline void rows_by_int8_panel(Tiles& tiles, PackedRows a, const Panel& w
       for (int64_t t = 0; t < count; ++t) widen_tile(from + t * w.depth_stride, wide + block * kColumnStride + t * kRowTileBytes);
     }
     tile_memory_is_written();
-    rows_by_panel<false>(tiles, a, {wide, kColumnStride, kRowTileBytes, count, nullptr, 0}, blocks, c, ldc, keep || first > 0);
+    rows_by_panel<false>(tiles, a, {wide, kColumnStride, kRowTileBytes, count}, blocks, c, ldc, keep || first > 0);
     a.tiles += count * kRowTileBytes;
   }
 }
@@ -264,7 +264,7 @@ static inline void product(Tiles& tiles, const PackedRows& a, const PackedMatrix
   for (int64_t block = first_block; block < last_block; block += step) {
     const int64_t blocks = block + step < last_block ? step : last_block - block;
     Panel panel{w.tile(block, first_tile), w.column_stride, w.depth_stride, last_tile - first_tile};
-    if (a.rows > 4 * kGroupRows) {
+    if (w.dtype != DType::kInt8 && a.rows > 4 * kGroupRows) {
       panel.next = block + step < last_block ? w.tile(block + step, first_tile) : w.tile(first_block, last_tile);
       panel.next_bytes = panel.depth_tiles * w.depth_stride;
     }

@@ -104,10 +104,7 @@ Status on_tiles_few_rows(const LinearArgs& args, CpuContext& context) {
 }
 
 /** Depth of a pass over the rows. Two column blocks of it take a third of the first-level cache. */
-#ifndef GORGON_PASS_TILES
-#define GORGON_PASS_TILES 8
-#endif
-constexpr int64_t kPassTiles = GORGON_PASS_TILES;
+constexpr int64_t kPassTiles = 8;
 
 Status on_tiles_prompt(const LinearArgs& args, CpuContext& context) {
   constexpr int64_t kRows = 512;
