@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import { z } from 'zod'
 import type { StepCosts } from './decode/step-costs.js'
 import { parseJsonObject } from './json.js'
@@ -33,7 +33,7 @@ const StoredCosts = z
 const CostFile = z.object({ version: z.literal(VERSION), key: z.string(), costs: StoredCosts })
 
 /**
- * Where costs are kept: `GORGON_CACHE`, else the user's cache folder. Null when they are not: `GORGON_CACHE=off`.
+ * Where costs are kept: `GORGON_CACHE`, else the user's cache folder. Null when they are not: `GORGON_CACHE=off`, or no absolute path.
  */
 export function costFolder(
   env: Readonly<Record<string, string | undefined>>,
@@ -43,7 +43,9 @@ export function costFolder(
   const { GORGON_CACHE: chosen, XDG_CACHE_HOME: xdg } = env
   if (chosen === 'off') return null
   if (chosen) return chosen
-  if (xdg) return join(xdg, 'gorgon')
+  // A path from where the process happens to stand is nobody's cache folder.
+  if (xdg && isAbsolute(xdg)) return join(xdg, 'gorgon')
+  if (!isAbsolute(home)) return null
   return platform === 'darwin' ? join(home, 'Library', 'Caches', 'gorgon') : join(home, '.cache', 'gorgon')
 }
 

@@ -25,8 +25,13 @@ describe('the folder', () => {
     [{ GORGON_CACHE: '/here', XDG_CACHE_HOME: '/x' }, 'linux', '/here'],
     [{ GORGON_CACHE: 'off', XDG_CACHE_HOME: '/x' }, 'linux', null],
     [{ GORGON_CACHE: '', XDG_CACHE_HOME: '' }, 'linux', '/home/me/.cache/gorgon'],
+    [{ XDG_CACHE_HOME: 'relative' }, 'linux', '/home/me/.cache/gorgon'],
   ])('%j on %s', (env, platform, folder) => {
     expect(costFolder(env, platform, '/home/me')).toBe(folder)
+  })
+
+  test('none without a home', () => {
+    expect(costFolder({}, 'linux', '')).toBe(null)
   })
 })
 

@@ -64,6 +64,10 @@ export interface Foreign {
   readonly problem: string
 }
 
+function isQuick({ options }: BenchResult): boolean {
+  return typeof options === 'object' && options !== null && 'quick' in options && options.quick === true
+}
+
 /** Every result of a folder, newest first, and what else lies there. */
 export async function scanResults(dir: string = RESULTS): Promise<{ results: BenchResult[]; foreign: Foreign[] }> {
   const results: { readonly result: BenchResult; readonly file: string }[] = []
@@ -71,6 +75,8 @@ export async function scanResults(dir: string = RESULTS): Promise<{ results: Ben
   for (const file of (await jsonFiles(dir)).sort()) {
     const read = decodeResult(await readFile(join(dir, file), 'utf8'))
     if ('problem' in read) foreign.push({ file, problem: read.problem })
+    else if (isQuick(read))
+      foreign.push({ file, problem: 'was made with --quick, which only shows that a benchmark runs' })
     else results.push({ result: read, file })
   }
   // The file's name settles what the clock does not, so that the order is always the same.

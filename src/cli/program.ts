@@ -1,5 +1,5 @@
 // The commands, their help, and the one place where an error becomes a message and an exit code.
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 import { type ErrorCode, isGorgonError } from '../index.js'
 import { optionsOf, UsageError } from './args.js'
 import { bench, benchOptions } from './bench.js'
@@ -93,7 +93,7 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
     .optionsGroup('Decoding:')
     .option('--ignore-eos', 'go on after an end-of-sequence token')
     .optionsGroup('Speculation:')
-    .option('--plain', 'no speculation: one token per step')
+    .addOption(new Option('--plain', 'no speculation: one token per step').conflicts('mode'))
     .optionsGroup('KV cache:')
     .option('--dump-kept <F.json>', 'write the prompt rows kept, by layer and KV head, window left out')
     .optionsGroup('Output:')

@@ -68,3 +68,11 @@ test('a folder that cannot be made is an error that names it', async () => {
   await writeFile(file, '')
   await failure(() => writeResult(sampleResult(), join(file, 'below')), 'ERR_FILE', /below.*--out/s)
 })
+
+test('what was made with --quick is no figure to publish', async () => {
+  const folder = await newFolder()
+  await writeResult({ ...sampleResult({}), options: { quick: true } }, folder)
+  const { results, foreign } = await scanResults(folder)
+  expect(results).toEqual([])
+  expect(foreign).toEqual([{ file: expect.any(String), problem: expect.stringContaining('--quick') }])
+})

@@ -88,7 +88,6 @@ describe('--json', () => {
       engine: { backend: 'cpu', isa: expect.any(String), dtype: 'bf16', weights: 'full', threads: expect.any(Number) },
     })
     expect(result.tokens).toHaveLength(32)
-    expect(result.speculation.tokensPerStep).toBeGreaterThan(1)
     expect(result.speculation.tokensPerStep * result.speculation.steps).toBeGreaterThanOrEqual(32)
   })
 
@@ -133,6 +132,12 @@ describe('speculation', () => {
     const { exitCode, stderr } = await gorgon(['generate', PROMPT, '--tree', 'chain:9'])
     expect(exitCode).toBe(2)
     expect(errorLine(stderr)).toMatch(/^gorgon: ERR_TREE: .*9.*4/)
+  })
+
+  test('--plain and --mode say two things', async () => {
+    const { exitCode, stderr } = await gorgon(['generate', PROMPT, '--plain', '--mode', 'medusa'])
+    expect(exitCode).toBe(2)
+    expect(stderr).toContain("'--plain' cannot be used with option '--mode")
   })
 
   test('a tree that does not exist is bad input even where none is used', async () => {

@@ -286,7 +286,7 @@ describe('log-probabilities', () => {
 })
 
 describe('acceptance', () => {
-  const typical = { accept: { rule: 'typical' }, tree: 'mc_sim_7b_63' } as const
+  const typical = { mode: 'medusa', accept: { rule: 'typical' }, tree: 'mc_sim_7b_63' } as const
   const options: GenerateOptions = { maxTokens: 120, ignoreEos: true }
 
   it('typical: repeatable, at least as many tokens a step, and labelled', async () => {
