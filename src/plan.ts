@@ -69,11 +69,14 @@ const families = new WeakMap<RankAccuracy, Map<string, TreeFamily>>()
 
 /** Trees are remembered with their family, as is what was learnt about them, so every request for a shape gets the same object. */
 function familyOf(option: TreeOption, { accuracy, medusaHeads }: PlanContext): TreeFamily {
-  const family =
-    option === 'auto' ? autoFamily(accuracy, medusaHeads) : singleFamily(parseTree(option, medusaHeads), accuracy)
-  if (typeof option === 'object') return family
+  if (typeof option === 'object') return singleFamily(parseTree(option, medusaHeads), accuracy)
   const known = families.get(accuracy ?? NOMINAL_ACCURACY) ?? new Map<string, TreeFamily>()
   families.set(accuracy ?? NOMINAL_ACCURACY, known)
+  const asked = known.get(`${option} of ${medusaHeads}`)
+  if (asked) return asked
+  const family =
+    option === 'auto' ? autoFamily(accuracy, medusaHeads) : singleFamily(parseTree(option, medusaHeads), accuracy)
+  // By the name of the family: a tree can be spelt in any number of ways.
   const name = `${family.name} of ${medusaHeads}`
   const same = known.get(name) ?? family
   known.set(name, same)
