@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { type BackendChoice, chooseBackend } from './backend.js'
 import { costFolder, costKey, readCosts, writeCosts } from './cost-cache.js'
 import { Engine } from './engine.js'
-import { GorgonError } from './errors.js'
+import { GorgonError, isGorgonError } from './errors.js'
 import { type MeasuredCosts, measureStepCosts } from './measure-costs.js'
 import { addonFile, type ModelHandle, type ModelSpec, type Native, native, packageRoot } from './native.js'
 import { type LoadOptions, type LoadOptionsInput, parseGenerateOptions, parseLoadOptions } from './options.js'
@@ -147,9 +147,14 @@ async function withCosts(
   const known = folder === null ? null : await readCosts(folder, key)
   if (known) return { ...parts, info: { ...info, stepCosts: known } }
   let measured: MeasuredCosts
+  let isListenerFailing = false
+  const report = (done: number, total: number) => {
+    isListenerFailing = true
+    onProgress?.({ phase: 'measure', done, total })
+    isListenerFailing = false
+  }
   try {
     const { kvBytesPerToken } = info
-    const report = (done: number, total: number) => onProgress?.({ phase: 'measure', done, total })
     measured = await measureStepCosts({
       native: addon,
       model,
@@ -161,8 +166,8 @@ async function withCosts(
       onProgress: report,
     })
   } catch (error) {
-    if (!(error as { code?: unknown }).code || signal?.aborted) throw error
-    const warning = `step costs could not be measured, so trees are not chosen by them: ${(error as Error).message}`
+    if (signal?.aborted || isListenerFailing || !isGorgonError(error)) throw error
+    const warning = `step costs could not be measured, so steps are plain with mode "auto": ${error.message}`
     return { ...parts, info: { ...info, warnings: [...info.warnings, warning] } }
   }
   const { costs, isSteady } = measured

@@ -1,6 +1,7 @@
 // From load options to an engine, over the demo model's files and a fake native side.
 import { tmpdir } from 'node:os'
 import { afterEach, describe, expect, it, vi } from 'vitest'
+import { GorgonError } from '../../src/errors.js'
 import { demoModel, loadEngineWith } from '../../src/load-engine.js'
 import type { ModelSpec } from '../../src/native.js'
 import { type LoadOptionsInput, type LoadProgress, parseLoadOptions } from '../../src/options.js'
@@ -158,6 +159,18 @@ describe('progress', () => {
     expect(cancelled).toBe(1)
     expect(native.openModels).toBe(0)
   })
+
+  it.each([new GorgonError('ERR_OPTION', 'mine'), Object.assign(new Error('mine'), { code: 'EPIPE' }), null])(
+    'ends loading when its listener throws while step costs are measured: %s',
+    async (thrown) => {
+      const native = new LoadingNative(DEMO)
+      const onProgress = ({ phase }: LoadProgress) => {
+        if (phase === 'measure') throw thrown
+      }
+      await expect(load(native, { onProgress })).rejects.toBe(thrown)
+      expect(native.openModels).toBe(0)
+    },
+  )
 })
 
 describe('abort', () => {
