@@ -164,8 +164,9 @@ const speculationShape = {
    */
   mode: oneOf(['auto', 'medusa', 'off']).default('auto'),
   /**
-   * Shape of the draft. `auto`: the engine's choice, from step to step, by what steps cost here and how good the drafts are. A name of `CHOICES`; a number of nodes, root included (the
-   * first ones of mc_sim_7b_63, at most 64); `chain:N`; or paths of ranks 0 to 9. No deeper than there are heads. Default `auto`.
+   * Shape of the draft. `auto`: the engine's choice, from step to step, by what steps cost here and how good the drafts are. A name of
+   * `CHOICES`; a number of nodes, root included (the first ones of mc_sim_7b_63, at most 64); `chain:N`; or paths of ranks 0 to 9. No deeper
+   * than there are heads. Default `auto`.
    */
   tree: z
     .union(
