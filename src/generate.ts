@@ -44,9 +44,9 @@ export interface Request {
 const ROOT_ALONE = new Int32Array(1)
 
 /**
- * Plain decoding is the tree of one node. A step's tree is planned before the phase that drafts for it, and cut where the context ends. A text that ends earlier ends in the middle of a step like
- * any other, so tokens per step measure the heads and not where texts happen to end; only what nothing can follow is never verified: a
- * stop token, or the last token without drafts.
+ * Plain decoding is the tree of one node. A step's tree is planned before the phase that drafts for it, and cut where the context ends. A
+ * text that ends earlier ends in the middle of a step like any other, so tokens per step measure the heads and not where texts happen to
+ * end; only what nothing can follow is never verified: a stop token, or the last token without drafts.
  *
  * A generation cut short by its signal returns what there is, without throwing.
  */
@@ -94,7 +94,7 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
       const posterior = isAlone ? null : await sequence.verify(tree, tokens, plan.accept.rule === 'typical', signal)
       const accepted = posterior ? accept(tree, tokens, posterior, plan.accept) : { path: ROOT_ALONE, tokens }
       stats.step(tree, accepted.path)
-      pilot.stepped(tree, accepted.tokens, posterior && sequence.stepMs)
+      if (posterior) pilot.stepped(tree, accepted.tokens, sequence.stepMs)
 
       const piece = text.push(accepted.tokens)
       const emitted = accepted.tokens.slice(0, piece.count)

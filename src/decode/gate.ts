@@ -22,7 +22,7 @@ export interface GateDecision {
   readonly reason: string
   /** Tokens per second over those of plain decoding, as expected at the end; null where step costs are not known. */
   readonly expectedSpeedup: number | null
-  /** Steps without a tree. */
+  /** Steps without a tree. A token that nothing follows takes no step. */
   readonly plainSteps: number
   /** Steps that were not the better choice by what was known, made to learn; and drafts made for no tree to hold. */
   readonly probes: number
@@ -124,7 +124,7 @@ interface Pending {
 
 export interface PilotOptions {
   readonly family: TreeFamily
-  /** Null: not measured. Then there is nothing to choose by. */
+  /** Null: not measured. Then there is nothing to choose by, and with a gate every step is plain. */
   readonly costs: LiveCosts | null
   /** Null: every step speculates. */
   readonly gate: GateOptions | null
@@ -140,6 +140,8 @@ export interface PilotOptions {
 
 /** Tree size where costs are not known: a few rows are cheap everywhere. */
 const UNMEASURED_SIZE = 4
+const UNMEASURED =
+  'Step costs were not measured, so steps are plain. Load the engine with speculation.mode "auto" to have them measured, or speculate all the same with mode "medusa".'
 
 /**
  * One generation's course. Before each phase that drafts, `next` plans the step after it; `drafted` is told what came, `stepped` what was
@@ -228,10 +230,10 @@ export class Pilot {
       plainSteps: this.#plainSteps,
       probes: this.#treeProbes + this.#plainProbes + this.#draftProbes,
     }
-    if (!gate || !costs || family.nodeCount === 1) {
-      const nothing = family.nodeCount === 1 ? 'There is no tree to speculate with' : 'Step costs were not measured'
-      return { decision: 'off', reason: `${gateless || nothing}.`, ...counts }
+    if (!gate || family.nodeCount === 1) {
+      return { decision: 'off', reason: `${gateless || 'There is no tree to speculate with'}.`, ...counts }
     }
+    if (!costs) return { decision: 'plain', reason: UNMEASURED, ...counts }
     const trees = this.#speculatedSteps - this.#treeProbes
     const plain = this.#plainSteps - this.#plainProbes
     return {
@@ -242,14 +244,21 @@ export class Pilot {
   }
 
   /** Nodes of the step's tree: 1 is a plain step. */
-  #choose(at: Surroundings): number {
+  #choose(around: Surroundings): number {
     const { family, costs, gate, isFixed } = this.#options
+    // What never slows anybody down cannot be chosen blindly.
+    if (!costs && gate) return 1
     if (!costs) return family.sizes.findLast((size) => size <= UNMEASURED_SIZE) ?? family.sizes[0]!
     if (isFixed && this.#fixed !== null) return this.#fixed
+    // A choice that the text depends on is made as if nobody else were running.
+    const at = isFixed ? { ...around, sequences: 1 } : around
     const best = this.#bestTree(at, costs)
     const speedup = best.rate * this.#plainMs(at, costs)
     this.#speedup = speedup
-    if (!gate) return best.nodes
+    if (!gate) {
+      this.#fixed = best.nodes
+      return best.nodes
+    }
     this.#isOvercrowded = at.sequences > gate.maxBatch
     this.#isSpeculating = !this.#isOvercrowded && speedup >= (this.#isSpeculating ? 1 : 1 + gate.margin)
     const nodes = this.#isSpeculating ? best.nodes : 1

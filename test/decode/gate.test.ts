@@ -298,13 +298,15 @@ describe('where there is nothing to decide', () => {
   const here: Surroundings = { cacheRows: 100, sequences: 1, maxDepth: 99 }
 
   test('without costs, trees are small', () => {
-    const pilot = new Pilot({ family: AUTO, costs: null, gate: GATE, gateless: '', acceptance })
+    const pilot = new Pilot({ family: AUTO, costs: null, gate: null, gateless: 'none', acceptance })
     expect(pilot.next(here).tree.nodeCount).toBe(4)
-    expect(pilot.decision()).toMatchObject({
-      decision: 'off',
-      reason: 'Step costs were not measured.',
-      expectedSpeedup: null,
-    })
+    expect(pilot.decision()).toMatchObject({ decision: 'off', reason: 'none.', expectedSpeedup: null })
+  })
+
+  test('without costs, a gate lets none through', () => {
+    const pilot = new Pilot({ family: AUTO, costs: null, gate: GATE, gateless: '', acceptance })
+    expect(pilot.next(here)).toEqual({ tree: PLAIN_TREE, medusaHeads: 0, topK: 0 })
+    expect(pilot.decision()).toMatchObject({ decision: 'plain', expectedSpeedup: null })
   })
 
   test('without trees, steps are plain and draft nothing', () => {

@@ -49,7 +49,7 @@ describe('mode auto', () => {
     const { engine, native } = open({ stepCosts: DEAR, toy: { headAccuracy: 0.95 } })
     const { tokens, speculation } = await engine.generate(PROMPT, options)
     expect([...tokens]).toEqual(native.continuation(PROMPT, 400))
-    expect(speculation).toMatchObject({ used: false, nodes: 1, gate: { decision: 'plain', plainSteps: 400 } })
+    expect(speculation).toMatchObject({ used: false, nodes: 1, gate: { decision: 'plain', plainSteps: 399 } })
   })
 
   it('gives up useless heads, and gives the next generation the benefit', async () => {
@@ -110,7 +110,7 @@ describe('who wins', () => {
       const result = await engine.generate(PROMPT, { ...options, speculation })
       expect(result.speculation.used).toBe(used)
       expect(result.speculation.gate).toMatchObject({ decision: 'off', reason: expect.stringMatching(reason) })
-      expect(result.speculation.gate.plainSteps).toBe(used ? 0 : 400)
+      expect(result.speculation.gate.plainSteps).toBe(used ? 0 : 399)
     })
   }
 
@@ -134,19 +134,52 @@ describe('who wins', () => {
     native.headAccuracy = 0
     for (let i = 0; i < 4; i++) await engine.generate([i], options)
     native.headAccuracy = 0.7
-    const others = [5, 6, 7].map((id) => engine.generate([id], options))
-    const among = await engine.generate(PROMPT, request)
-    expect([...among.tokens]).toEqual([...alone.tokens])
-    expect(among.speculation.sizes).toEqual(alone.speculation.sizes)
-    await Promise.all(others)
+    for (const gate of [{ maxBatch: 2 }, false] as const) {
+      for (const peers of [1, 4, 8]) {
+        const controller = new AbortController()
+        const others = Array.from({ length: peers }, (_, id) => {
+          return engine.generate([id + 5], { ...options, maxTokens: 3000, signal: controller.signal })
+        })
+        const ended = Promise.allSettled(others)
+        // They share passes before the choice is made.
+        await engine.generate([1], { maxTokens: 5, ignoreEos: true })
+        const among = await engine.generate(PROMPT, { ...request, speculation: { accept, gate } })
+        expect([...among.tokens]).toEqual([...alone.tokens])
+        expect(among.speculation.sizes).toEqual(alone.speculation.sizes)
+        controller.abort()
+        await ended
+      }
+    }
+  })
+
+  it('a step that a stop token kept from running is none', async () => {
+    const { engine } = open({ stepCosts: FREE, toy: { headAccuracy: 0.95, stopEvery: 37 } })
+    for (let i = 0; i < 12; i++) {
+      const { finish, tokens, speculation } = await engine.generate([...PROMPT, i], { maxTokens: 400 })
+      expect(finish).toBe('stop')
+      const decision = tokens.length === 1 ? 'plain' : 'speculated'
+      expect(speculation.gate).toMatchObject({
+        decision,
+        plainSteps: expect.toSatisfy((n) => n <= speculation.gate.probes),
+      })
+    }
   })
 
   it('the gate has nothing to say without costs or heads', async () => {
-    const without = open({ toy: { medusaHeads: 0 } })
+    const without = open({ stepCosts: FREE, toy: { medusaHeads: 0 } })
     const none = await without.engine.generate(PROMPT, options)
     expect(none.speculation.gate).toMatchObject({ decision: 'off', reason: 'There is no tree to speculate with.' })
-    const unmeasured = await open().engine.generate(PROMPT, options)
-    expect(unmeasured.speculation).toMatchObject({ used: true, gate: { reason: 'Step costs were not measured.' } })
+  })
+
+  it('never slower, also where nothing was measured: steps are plain then, and the reason says what to do', async () => {
+    const { engine } = open({ stepCosts: null, toy: { headAccuracy: 1 } })
+    for (const tree of ['auto', 16] as const) {
+      const { speculation } = await engine.generate(PROMPT, { ...options, speculation: { mode: 'auto', tree } })
+      expect(speculation).toMatchObject({ used: false, gate: { decision: 'plain', expectedSpeedup: null } })
+      expect(speculation.gate.reason).toMatch(/^Step costs were not measured.*Load.*speculation\.mode "auto".*"medusa"/)
+    }
+    const forced = await engine.generate(PROMPT, { ...options, speculation: { mode: 'medusa' } })
+    expect(forced.speculation).toMatchObject({ used: true, gate: { decision: 'off' } })
   })
 })
 

@@ -71,7 +71,7 @@ export interface ToyEngineOptions extends Omit<LoadOptionsInput, 'model'> {
   readonly template?: string | null
   readonly native?: FakeNative
   readonly accuracy?: RankAccuracy
-  /** Null, as without the option: not measured. */
+  /** Null: not measured. Without it nothing was either, and every step speculates. */
   readonly stepCosts?: StepCosts | null
 }
 
@@ -102,8 +102,14 @@ export function toyEngines(): typeof toyEngine {
 export function toyEngine({ toy = {}, template = TOY_TEMPLATE, ...options }: ToyEngineOptions = {}): ToyEngine {
   const native = options.native ?? new FakeNative({ stopId: TOY_EOS, stopEvery: 1000, ...toy })
   const tokenizer = options.tokenizer === undefined ? new ToyTokenizer() : options.tokenizer
-  const { native: _, tokenizer: __, accuracy = null, stepCosts = null, ...load } = options
-  const parsed = parseLoadOptions({ model: 'toy', kv: { policy: 'full' }, ...load })
+  const { native: _, tokenizer: __, accuracy = null, stepCosts = null, speculation, ...load } = options
+  const gate = options.stepCosts === undefined ? { gate: false as const } : {}
+  const parsed = parseLoadOptions({
+    model: 'toy',
+    kv: { policy: 'full' },
+    speculation: { ...gate, ...speculation },
+    ...load,
+  })
   const bare = toyParts(native, tokenizer, template, parsed, toy)
   const parts = { ...bare, accuracy, info: { ...bare.info, stepCosts } }
   resolvePlan(parseGenerateOptions(), parts)
