@@ -66,7 +66,11 @@ const KEEP = 0.97
 /** An outcome after many plain steps lets what came before count this much less, and no more. */
 const MOST_STEPS_FORGOTTEN = 8
 /** Outcomes that what is expected at the beginning counts for. */
-const START_WEIGHT = 3
+const START_WEIGHT = 2
+/** While speculating: a promise of less ends it. A tree that is nearly free by the table always promises a little. */
+const LEAST_SPEEDUP = 1.02
+/** Of a step with a tree, in plain steps. */
+const CHEAPEST_TREE = 1.04
 /** Over generations. */
 const EXPERIENCE_KEEP = 0.995
 const EXPERIENCE_WEIGHT = 12
@@ -260,7 +264,9 @@ export class Pilot {
       return best.nodes
     }
     this.#isOvercrowded = at.sequences > gate.maxBatch
-    this.#isSpeculating = !this.#isOvercrowded && speedup >= (this.#isSpeculating ? 1 : 1 + gate.margin)
+    const begin = 1 + gate.margin
+    this.#isSpeculating =
+      !this.#isOvercrowded && speedup >= (this.#isSpeculating ? Math.min(LEAST_SPEEDUP, begin) : begin)
     const nodes = this.#isSpeculating ? best.nodes : 1
     if (isFixed) {
       this.#fixed = nodes
@@ -279,7 +285,7 @@ export class Pilot {
       if (nodes > most) break
       // A tree cut short where positions end commits no more than fit.
       const tokens = Math.min(acceptance.tokens(nodes), at.maxDepth + 1)
-      const rate = tokens / costs.stepMs({ nodes, medusaHeads: family.tree(nodes).depth, ...at })
+      const rate = tokens / this.#treeMs(nodes, at, costs)
       if (rate > best.rate) best = { nodes, rate }
     }
     return best
@@ -287,6 +293,12 @@ export class Pilot {
 
   #plainMs(at: Surroundings, costs: LiveCosts): number {
     return costs.stepMs({ nodes: 1, medusaHeads: 0, ...at })
+  }
+
+  /** Whatever a table says, a tree is dearer than the plain step it contains: else one that accepts nothing might seem to pay. */
+  #treeMs(nodes: number, at: Surroundings, costs: LiveCosts): number {
+    const { depth } = this.#options.family.tree(nodes)
+    return Math.max(costs.stepMs({ nodes, medusaHeads: depth, ...at }), CHEAPEST_TREE * this.#plainMs(at, costs))
   }
 
   /** Whether this step is given to the other side, so that what both cost is compared. */
@@ -304,7 +316,7 @@ export class Pilot {
     if (at.sequences > 1 || this.#isOvercrowded || this.#sinceTimed < every) return false
     if (!this.#lastStep) return false
     const plainMs = this.#plainMs(at, costs)
-    const treeMs = costs.stepMs({ nodes, medusaHeads: this.#options.family.tree(nodes).depth, ...at })
+    const treeMs = this.#treeMs(nodes, at, costs)
     const loss = this.#isSpeculating ? plainMs - treeMs / tokens : treeMs - plainMs * tokens
     if (!this.#pay(Math.max(0, loss))) return false
     this.#sinceTimed = 0
@@ -395,7 +407,7 @@ export class Pilot {
     const plainMs = this.#plainMs(at, costs!)
     return family.sizes.some((nodes) => {
       const tokens = 1 + hits.filter((node) => node < nodes).length
-      return tokens * plainMs > costs!.stepMs({ nodes, medusaHeads: family.tree(nodes).depth, ...at })
+      return tokens * plainMs > this.#treeMs(nodes, at, costs!)
     })
   }
 
