@@ -1,5 +1,5 @@
 // gorgon bench: plain decoding, Medusa, SnapKV and both, for any model, measured here.
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { Option } from 'commander'
 import { type DecodeRun, measureDecode, planDecode } from '../bench/decode.js'
 import { acceptanceRows, speedRows, summariseDecode } from '../bench/decode-summary.js'
@@ -10,6 +10,7 @@ import { type Engine, GorgonError, loadEngine } from '../index.js'
 import { type Given, optionsOf, readGenerateOptions, readLoadOptions, UsageError } from './args.js'
 import { table } from './format.js'
 import { type Io, write } from './io.js'
+import { checkWritable, writeOutput } from './output-file.js'
 import { createProgress } from './progress.js'
 import { numberList, wholeNumber } from './values.js'
 
@@ -180,9 +181,10 @@ export function describeDecode({ info, options, runs }: Measured): string {
   ].join('')
 }
 
-/** The command. What was done before an interruption is still printed. */
+/** The command. What was done before an interruption is still printed and written. */
 export async function bench(given: Given, command: string, io: Io): Promise<void> {
   const { json, out } = given as { readonly json?: true; readonly out?: string }
+  if (out !== undefined) await checkWritable('--out', out)
   const progress = createProgress(io.stderr)
   let measured: Measured | undefined
   let failure: { readonly error: unknown } | undefined
@@ -208,7 +210,7 @@ export async function bench(given: Given, command: string, io: Io): Promise<void
   if (measured && isWorthTelling) {
     const result = resultOf(measured, command)
     await write(io.stdout, json ? encodeResult(result) : describeDecode(measured))
-    if (out !== undefined && !failure) await save(out, result)
+    if (out !== undefined) await writeOutput('--out', out, encodeResult(result))
   }
   if (failure) throw failure.error
 }
@@ -219,17 +221,4 @@ export function resultOf(
   command: string,
 ): BenchResult<DecodeBenchOptions, DecodeRun> {
   return { schema: 1, bench: 'decode/decode', command, machine: machineRecord(info), options, measurements: runs }
-}
-
-async function save(file: string, result: BenchResult): Promise<void> {
-  try {
-    await writeFile(file, encodeResult(result))
-  } catch (error) {
-    throw new GorgonError(
-      'ERR_FILE',
-      `--out ${JSON.stringify(file)} cannot be written: ${(error as Error).message}.`,
-      { file },
-      error,
-    )
-  }
 }

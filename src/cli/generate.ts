@@ -1,11 +1,9 @@
 // gorgon generate: one prompt in, its continuation out, as text or as one JSON object.
-import { constants } from 'node:fs'
-import { access, stat, writeFile } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
-import { type Chunk, type Engine, GorgonError, inspect, loadEngine, type Result } from '../index.js'
+import { type Chunk, type Engine, inspect, loadEngine, type Result } from '../index.js'
 import { type Given, readGenerateOptions, readLoadOptions } from './args.js'
 import { bytes } from './format.js'
 import { type Io, write } from './io.js'
+import { checkWritable, writeOutput } from './output-file.js'
 import { createProgress } from './progress.js'
 import { type PromptSource, readPrompt } from './prompts.js'
 
@@ -26,7 +24,7 @@ export async function generate(given: Given, io: Io): Promise<void> {
   })
   const options = readGenerateOptions(given, { ignoreEos: flags.ignoreEos ?? false })
   const prompt = await readPrompt(flags, io)
-  if (flags.dumpKept !== undefined) await checkWritable(flags.dumpKept)
+  if (flags.dumpKept !== undefined) await checkWritable('--dump-kept', flags.dumpKept)
 
   const progress = createProgress(io.stderr)
   let isMidLine = false
@@ -118,28 +116,10 @@ function gateWords({ used, nodes, gate }: Result['speculation']): string {
   return gate.expectedSpeedup === null ? words : `${words}, expected ${gate.expectedSpeedup.toFixed(1)} times plain`
 }
 
-/** Better known before a long generation than after it. */
-async function checkWritable(file: string): Promise<void> {
-  const refuse = (why: string, error?: unknown): never => {
-    throw new GorgonError('ERR_FILE', `--dump-kept ${JSON.stringify(file)} cannot be written: ${why}.`, { file }, error)
-  }
-  if (file === '') refuse('it names no file')
-  const folder = dirname(resolve(file))
-  const there = await stat(file).catch(() => null)
-  if (there?.isDirectory()) refuse('it is a folder')
-  await access(there ? file : folder, constants.W_OK).catch((error: unknown) =>
-    refuse(there ? 'it is read-only' : `its folder ${folder} is missing or read-only`, error),
-  )
-}
-
 /** Writes `[layer][kvHead][position]`, ascending, without the window. */
 async function dumpKept(file: string, { kv }: Result, window: number, engine: Engine): Promise<void> {
   const kept = kv.kept ?? (await everyPosition(engine.info.model, kv.promptTokens - window))
-  try {
-    await writeFile(file, `${JSON.stringify(kept)}\n`)
-  } catch (error) {
-    throw new GorgonError('ERR_FILE', `${file} cannot be written: ${(error as Error).message}.`, { file }, error)
-  }
+  await writeOutput('--dump-kept', file, `${JSON.stringify(kept)}\n`)
 }
 
 /** Of a cache that was left whole. */

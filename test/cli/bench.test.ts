@@ -112,14 +112,18 @@ test.each([
   expect(stderr.split('\n').find((line) => /gorgon: ERR/.test(line))).toMatch(message)
 })
 
-test('an unwritable --out is an error, after the numbers were printed', async () => {
-  const { exitCode, stdout, stderr } = await gorgon(['bench', '--prompt-lengths', '20', '--out', root, ...quick])
-  expect(exitCode).toBe(2)
-  expect(stdout).toContain('Medusa + SnapKV')
-  expect(errorLine(stderr)).toMatch(/--out .* cannot be written/)
+test.each([
+  [root, /--out .* cannot be written: it is a folder/],
+  [join(root, 'no', 'result.json'), /--out .* cannot be written: its folder .* is missing/],
+  ['', /--out "" cannot be written: it names no file/],
+])('an unwritable --out (%s) is an error before anything is measured', async (out, message) => {
+  const { exitCode, stdout, stderr } = await gorgon(['bench', '--prompt-lengths', '20', '--out', out, ...quick])
+  expect({ exitCode, stdout }).toEqual({ exitCode: 2, stdout: '' })
+  expect(errorLine(stderr)).toMatch(message)
 })
 
-test('interrupted, it prints what is done', async () => {
+test('interrupted, it prints and writes what is done', async () => {
+  const file = join(root, 'interrupted.json')
   const interruption = new AbortController()
   const stdout = new Sink()
   /** Interrupts as soon as the bar has moved. */
@@ -130,10 +134,14 @@ test('interrupted, it prints what is done', async () => {
     }
   }
   const io = { stdin: new PassThrough().end(), stdout, stderr: new Watcher(true), env: {}, signal: interruption.signal }
-  const exitCode = await run(['bench', '--prompt-lengths', '24', '--tokens', '16', '--rounds', '1000'], io)
+  const argv = ['bench', '--prompt-lengths', '24', '--tokens', '16', '--rounds', '1000', '--out', file]
+  const exitCode = await run(argv, io)
   expect(exitCode).toBe(130)
   expect(stdout.text).toMatch(/^24 +plain +/m)
   const rounds = Number(/medians of (\d+) rounds?/.exec(stdout.text)?.[1])
   expect(rounds).toBeGreaterThan(0)
   expect(rounds).toBeLessThan(1000)
+  const written = JSON.parse(await readFile(file, 'utf8'))
+  expect(decodeResult(JSON.stringify(written))).toEqual(written)
+  expect(written.measurements.length).toBeGreaterThanOrEqual(rounds)
 })
