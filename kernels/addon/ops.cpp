@@ -243,7 +243,13 @@ Napi::Value pack_weight(const Napi::CallbackInfo& info) {
     copy.matrix.tiles = copy.tiles.data();
     copies->push_back(std::move(copy));
   }
-  auto value = Napi::External<PackedCopies>::New(env, copies.get(), [](Napi::Env, PackedCopies* held) { delete held; });
+  // So that garbage collection knows what a dead weight holds on to.
+  const auto bytes_of = [](const PackedCopies& held) { return static_cast<int64_t>(held.size()) * static_cast<int64_t>(held.front().tiles.bytes()); };
+  auto value = Napi::External<PackedCopies>::New(env, copies.get(), [bytes_of](Napi::BasicEnv finalizer_env, PackedCopies* held) {
+    Napi::MemoryManagement::AdjustExternalMemory(finalizer_env, -bytes_of(*held));
+    delete held;
+  });
+  Napi::MemoryManagement::AdjustExternalMemory(env, bytes_of(*copies));
   copies.release();
   value.TypeTag(&kPackedCopiesTag);
   return value;
