@@ -1,5 +1,6 @@
 // A needle in a haystack: one sentence with a number, somewhere in a long text that has nothing to do with it.
 // Source: gkamradt/LLMTest_NeedleInAHaystack. Here the word and the number are drawn anew for every question, so that none is remembered.
+import { readFile } from 'node:fs/promises'
 import { GorgonError } from '../../src/index.js'
 import { Choices } from './random.js'
 
@@ -26,6 +27,21 @@ export function needleOf(choices: Choices): Needle {
     number,
     sentence: `\nThe special magic number for ${word} is ${number}.\n`,
     question: `\nWhat is the special magic number for ${word}? The special magic number for ${word} is`,
+  }
+}
+
+const SOURCE = 'Any long text will do, such as books from https://www.gutenberg.org: name it with --data.'
+
+/**
+ * @param file as `--data` names it.
+ * @throws {GorgonError} ERR_OPTION when none is named, ERR_FILE when it cannot be read: the message says where texts are.
+ */
+export async function readHaystack(file: string | undefined): Promise<string> {
+  if (file === undefined) throw new GorgonError('ERR_OPTION', `--data is missing. ${SOURCE}`, {})
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    throw new GorgonError('ERR_FILE', `There is no haystack at ${file}. ${SOURCE}`, { file }, error)
   }
 }
 

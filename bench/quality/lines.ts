@@ -29,10 +29,12 @@ const SOURCE =
 /**
  * The cases of a folder, by number of lines. Its files are `N.jsonl` or, as published, `N_lines.jsonl`.
  *
- * @throws {GorgonError} ERR_FILE when the folder cannot be read, holds no such file, or a line is not a case: the message says where cases
+ * @param folder as `--data` names it.
+ * @throws {GorgonError} ERR_OPTION when none is named; ERR_FILE when the folder cannot be read, holds no such file, or a line is not a case: the message says where cases
  *   are published.
  */
-export async function readLines(folder: string): Promise<Map<number, LinesCase[]>> {
+export async function readLines(folder: string | undefined): Promise<Map<number, LinesCase[]>> {
+  if (folder === undefined) throw new GorgonError('ERR_OPTION', `--data is missing. ${SOURCE}`, {})
   let names: string[]
   try {
     names = await readdir(folder)

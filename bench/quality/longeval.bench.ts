@@ -5,16 +5,16 @@
 // full cache does, down to a budget of a few lines. The first digit is always right where the full cache is: it comes of the prompt's
 // own pass, before rows are dropped.
 //
-//   npm run bench -- quality/longeval --data ../shared/eval/longeval-lines
+//   npm run bench -- quality/longeval --data FOLDER
 //
 // The cases are LongEval's, in file order; greedy; right when the number generated is the expected one.
 import { GorgonError } from '../../src/index.js'
-import { runBench } from '../support/command.js'
+import { nameOfPath, runBench } from '../support/command.js'
 import { isRightLine, LINES_STOP, readLines } from './lines.js'
 import { type Case, measure, type QualityOptions, qualityCommand } from './run.js'
 
 interface Options extends QualityOptions {
-  readonly data: string
+  readonly data?: string
 }
 
 const MAX_TOKENS = 16
@@ -26,14 +26,14 @@ async function main(options: Options): Promise<void> {
   if (missing.length > 0) {
     throw new GorgonError(
       'ERR_OPTION',
-      `--lengths: ${data} has no cases of ${missing.join(', ')} lines. It has ${[...files.keys()].join(', ')}.`,
+      `--lengths: ${data!} has no cases of ${missing.join(', ')} lines. It has ${[...files.keys()].join(', ')}.`,
       { missing },
     )
   }
   const tooLong = new Map<number, number>()
   await measure<Options>({
     bench: 'quality/longeval',
-    options,
+    options: { ...options, data: nameOfPath(data!) },
     cases,
     notes: () => ({ tooLong: Object.fromEntries(tooLong) }),
     async *rounds(engine) {
@@ -71,6 +71,6 @@ await runBench(
     minutes: 1.5,
     quick: { lengths: [200], cases: 2 },
   })
-    .option('--data <dir>', 'folder of LongEval cases', '../shared/eval/longeval-lines')
+    .option('--data <dir>', 'folder of LongEval cases')
     .action(main),
 )

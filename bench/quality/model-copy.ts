@@ -21,6 +21,7 @@ export async function openCopy(info: EngineInfo): Promise<ModelCopy> {
     isa: info.isa,
     threads: info.threads,
     dtype: info.dtype as WeightDtype,
+    weights: info.weights,
     progress: new Int32Array(new SharedArrayBuffer(8)),
   })
   const handle = await native().openModel(spec)

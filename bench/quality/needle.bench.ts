@@ -4,43 +4,29 @@
 // budget / length of the depths: 10 % of them at 1024 of 10K. Rows that the question attends to hold it everywhere, at any budget that
 // holds the window (32), the needle and its pool's neighbours: well below 128.
 //
-//   npm run bench -- quality/needle --data ../shared/eval/needle/haystack.txt
+//   npm run bench -- quality/needle --data FILE
 //
 // Any long text will do as a haystack. Word and number are drawn anew for every question; greedy; right when the first number generated is
 // the needle's. Every arm is asked the same questions.
-import { readFile } from 'node:fs/promises'
 import { GorgonError } from '../../src/index.js'
-import { runBench, wholeNumber } from '../support/command.js'
-import { isRightNumber, NEEDLE_STOP, needlePrompt } from './haystack.js'
+import { nameOfPath, runBench, wholeNumber } from '../support/command.js'
+import { isRightNumber, NEEDLE_STOP, needlePrompt, readHaystack } from './haystack.js'
 import { Choices } from './random.js'
 import { type Case, encoderOf, measure, type QualityOptions, qualityCommand } from './run.js'
 
 interface Options extends QualityOptions {
-  readonly data: string
+  readonly data?: string
   readonly depths: number
 }
 
 const MAX_TOKENS = 12
-
-async function readHaystack(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (error) {
-    throw new GorgonError(
-      'ERR_FILE',
-      `There is no haystack at ${path}. Any long text will do, such as books from https://www.gutenberg.org: name it with --data.`,
-      { path },
-      error,
-    )
-  }
-}
 
 async function main(options: Options): Promise<void> {
   const { data, lengths, depths, cases, seed } = options
   const haystack = await readHaystack(data)
   await measure<Options>({
     bench: 'quality/needle',
-    options,
+    options: { ...options, data: nameOfPath(data!) },
     cases: cases * depths,
     async *rounds(engine) {
       const encoder = await encoderOf(engine)
@@ -93,7 +79,7 @@ await runBench(
       quick: { lengths: [1024, 2048], cases: 1 },
     },
   )
-    .option('--data <file>', 'the haystack', '../shared/eval/needle/haystack.txt')
+    .option('--data <file>', 'the haystack: any long text')
     .option('--depths <n>', 'places of the needle, evenly from the beginning to the end', wholeNumber(), 10)
     .action(main),
 )

@@ -1,4 +1,5 @@
 // What the command lines of benchmarks have in common: reading values, naming what was run, reporting failure.
+import { basename, isAbsolute } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { GorgonError, isGorgonError } from '../../src/index.js'
 import { RESULTS } from './results.js'
@@ -27,7 +28,14 @@ export async function runBench(command: Command, argv: readonly string[] = proce
   }
 }
 
-/** The command that was run, as a user would type it; where its result went is left out. */
+/** A path as results show it: where somebody keeps their files says nothing to anybody else. */
+export const nameOfPath = (path: string): string => (isAbsolute(path) || path.startsWith('..') ? basename(path) : path)
+
+/** Also of `--data=/…`. */
+const nameOfWord = (word: string): string =>
+  word.replace(/^(--[a-z-]+=)?((?:\.\.)?\/.+)$/, (_, flag = '', path) => flag + nameOfPath(path))
+
+/** The command that was run, as a user would type it; where its result went, and folders of this machine, are left out. */
 export function commandLine(
   bench: string,
   argv: readonly string[] = process.argv.slice(2),
@@ -35,7 +43,7 @@ export function commandLine(
 ): string {
   const set = TELLING_VARIABLES.filter((name) => env[name]).map((name) => `${name}=${quoted(env[name]!)}`)
   const kept = argv.filter((word, i) => !/^--out(=|$)/.test(word) && argv[i - 1] !== '--out')
-  return [...set, 'npm run bench --', bench, ...kept.map(quoted)].join(' ')
+  return [...set, 'npm run bench --', bench, ...kept.map((word) => quoted(nameOfWord(word)))].join(' ')
 }
 
 const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)

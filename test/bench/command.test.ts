@@ -9,6 +9,22 @@ test('the command is what a user would type, without where its result went', () 
   )
 })
 
+test('paths outside of the folder it runs in are told by their last part', () => {
+  const argv = [
+    '--data',
+    '/home/me/cases',
+    '--model=/models/tiny',
+    '--heads',
+    '../heads',
+    '--file',
+    'bench/a.txt',
+    '--x=a/b',
+  ]
+  expect(commandLine('quality/longeval', argv, {})).toBe(
+    'npm run bench -- quality/longeval --data cases --model=tiny --heads heads --file bench/a.txt --x=a/b',
+  )
+})
+
 test('variables that change what runs are part of it', () => {
   const env = { GORGON_CPU: 'avx2', GORGON_COMMIT: 'abc', PATH: '/bin' }
   expect(commandLine('step', [], env)).toBe('GORGON_CPU=avx2 npm run bench -- step')

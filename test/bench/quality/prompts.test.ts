@@ -2,7 +2,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type Encoder, isRightNumber, needleOf, needlePrompt } from '../../../bench/quality/haystack.js'
+import { type Encoder, isRightNumber, needleOf, needlePrompt, readHaystack } from '../../../bench/quality/haystack.js'
 import { isRightLine, parseLines, readLines } from '../../../bench/quality/lines.js'
 import { Choices } from '../../../bench/quality/random.js'
 import {
@@ -65,6 +65,7 @@ describe('LongEval lines', () => {
   })
 
   it('says where cases are published when there are none', async () => {
+    await failure(() => readLines(undefined), 'ERR_OPTION', /--data is missing.*github\.com\/DachengLi1/)
     await failure(() => readLines(join(dir, 'absent')), 'ERR_FILE', /no LongEval cases at .*github\.com\/DachengLi1/)
     await mkdir(join(dir, 'empty'))
     await failure(() => readLines(join(dir, 'empty')), 'ERR_FILE', /no file like 200\.jsonl/)
@@ -91,9 +92,18 @@ describe('LongEval lines', () => {
 })
 
 describe('a needle in a haystack', () => {
+  const dir = temporaryFolder()
   const haystack = 'The pond is deep. It is cold! Who goes there? Nobody does.\n'.repeat(400)
   const place = { length: 900, depth: 0.5, seed: 's' }
   const needle = needleOf(new Choices('s'))
+
+  it('is any file, and without one the message says where texts are', async () => {
+    const file = join(dir, 'haystack.txt')
+    await writeFile(file, haystack)
+    expect(await readHaystack(file)).toBe(haystack)
+    await failure(() => readHaystack(undefined), 'ERR_OPTION', /--data is missing.*gutenberg\.org/)
+    await failure(() => readHaystack(join(dir, 'no.txt')), 'ERR_FILE', /no haystack at .*gutenberg\.org/)
+  })
 
   it('the prompt has the length, the needle once, and the question at the end', async () => {
     for (const depth of [0, 0.25, 0.5, 1]) {

@@ -1,8 +1,23 @@
 // All arms at once give the answers the engine gives one by one.
 import { describe, expect, it } from 'vitest'
 import { ARM_KINDS, armsOf } from '../../../bench/quality/arms.js'
+import { openCopy } from '../../../bench/quality/model-copy.js'
 import { answerOf, openSharedPrefill, upTo } from '../../../bench/quality/shared-prefill.js'
 import { loadEngine } from '../../../src/index.js'
+import { native } from '../../../src/native.js'
+
+describe('a copy of the model', () => {
+  it.each(['full', 'int8'] as const)("holds %s weights in the engine's form", async (weights) => {
+    await using engine = await loadEngine({ model: 'demo', weights })
+    const copy = await openCopy(engine.info)
+    try {
+      const { dtype, isa, weights: form } = native().modelInfo(copy.handle)
+      expect({ dtype, isa, form }).toEqual({ dtype: engine.info.dtype, isa: engine.info.isa, form: weights })
+    } finally {
+      await copy.close()
+    }
+  })
+})
 
 describe('answers', () => {
   it("of a shared prefill are the engine's, text for text, whatever ends them", async () => {
