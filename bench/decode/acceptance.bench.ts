@@ -58,7 +58,7 @@ async function measure(engine: Engine, file: string, given: Given): Promise<Acce
   for (const tree of given.tree) {
     const arms = {
       plain: run({ mode: 'off' }),
-      speculated: run({ mode: 'medusa', tree: /^\d+$/.test(tree) ? Number(tree) : tree }),
+      speculated: run({ mode: 'medusa', tree }),
     }
     const { plain, speculated } = await interleave(arms, { rounds: given.rounds })
     for (const { tokens } of [...plain, ...speculated]) {

@@ -12,9 +12,10 @@
 // Every arm's tokens are compared with those of plain decoding before anything is reported.
 import { promptsFor } from '../../src/bench/prompts.js'
 import { table } from '../../src/cli/format.js'
-import { backends, type Engine, GorgonError, type LoadOptions, parseLoadOptions } from '../../src/index.js'
+import { type Engine, type GenerateOptions, GorgonError, type LoadOptions, parseLoadOptions } from '../../src/index.js'
 import { loadEngineWith } from '../../src/load-engine.js'
 import { type Drafts, type Native, native } from '../../src/native.js'
+import { usableIsas } from '../kernels/native-ops.js'
 import {
   benchCommand,
   commandLine,
@@ -36,7 +37,7 @@ const DRAFTS = ['own', 'useless'] as const
 interface Given {
   readonly model: string
   readonly heads?: string
-  readonly isas?: readonly string[]
+  readonly isas: readonly string[]
   readonly drafts: readonly (typeof DRAFTS)[number][]
   readonly trees: readonly number[]
   readonly promptLengths: readonly number[]
@@ -60,22 +61,12 @@ function spoiled(addon: Native, vocab: number): Native {
   }
 }
 
-/** Of this machine, best first. */
-function usableIsas(wanted: readonly string[] | undefined): readonly string[] {
-  const known = backends().flatMap(({ name, isas }) => (name === 'cpu' ? isas : []))
-  const usable = known.filter((isa) => isa.usable).map(({ name }) => name)
-  const bad = wanted?.find((name) => !usable.includes(name))
-  if (bad === undefined) return wanted ?? usable
-  throw new GorgonError('ERR_OPTION', `--isas names "${bad}". This machine has ${usable.join(', ')}.`, { isas: wanted })
-}
-
 async function main(given: Given): Promise<void> {
   // What a load measures is part of what is asked about: nothing kept from another day.
   process.env['GORGON_CACHE'] = 'off'
-  const isas = usableIsas(given.isas)
   const measurements: AutoMeasurement[] = []
   let machine: BenchResult['machine'] | undefined
-  for (const isa of isas) {
+  for (const isa of given.isas) {
     const load: LoadOptions = {
       model: given.model,
       threads: given.threads,
@@ -118,12 +109,12 @@ async function runArm(
   tokens: number,
   context: Context,
 ): Promise<{ measurement: AutoMeasurement; said: Int32Array }> {
-  const speculation =
+  const speculation: GenerateOptions['speculation'] =
     arm === PLAIN ? { mode: 'off' } : arm === AUTO ? { mode: 'auto' } : { mode: 'medusa', tree: Number(arm) }
   const result = await engine.generate(prompt, {
     maxTokens: tokens,
     ignoreEos: true,
-    speculation: speculation as { mode: 'off' },
+    speculation,
   })
   const { nodes, tokensPerStep, gate } = result.speculation
   const { tokensPerSecond } = result.timing
@@ -208,6 +199,8 @@ async function measureUseless(
   return measurements
 }
 
+// Best first: the first one's machine is what the result is filed under.
+const isas = usableIsas().toReversed()
 await runBench(
   benchCommand(
     BENCH,
@@ -215,11 +208,7 @@ await runBench(
   )
     .option('--model <dir>', 'model folder', 'demo')
     .option('--heads <dir>', 'heads folder')
-    .option(
-      '--isas <names>',
-      'instruction sets, with commas between; all of this machine when left out',
-      (text: string) => text.split(','),
-    )
+    .option('--isas <list>', 'instruction sets', wordList(isas), isas)
     .option('--drafts <kinds>', 'own: those of the heads; useless: never right', wordList(DRAFTS), [...DRAFTS])
     .option('--trees <n,n…>', 'nodes of the fixed trees', numberList(), [1, 2, 4, 8, 16, 32, 64])
     .option('--prompt-lengths <n,n…>', 'tokens of the prompts', numberList(), [400, 4000])

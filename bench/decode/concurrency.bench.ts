@@ -68,10 +68,7 @@ async function main(given: Given): Promise<void> {
     ignoreEos: true,
     temperature,
     seed: 1,
-    speculation:
-      mode === 'plain'
-        ? { mode: 'off' }
-        : { mode: 'auto', tree: /^\d+$/.test(given.tree) ? Number(given.tree) : given.tree },
+    speculation: mode === 'plain' ? { mode: 'off' } : { mode: 'auto', tree: given.tree },
   })
   const requestFor = async (mode: Mode, stream: number): Promise<Request> => ({
     prompt: await prompts.take(stream, promptLengths[stream % promptLengths.length]!),

@@ -24,7 +24,7 @@ import { writeResult } from '../support/results.js'
 import { productsOf, SHAPE_NAMES, SHAPES, type ShapeName } from '../support/shapes.js'
 import { linearTables } from './linear.report.js'
 import { usableIsas } from './native-ops.js'
-import { type LinearDtype, type LinearTime, timeLinear, weightBytes } from './time-linear.js'
+import { coldCopies, type LinearDtype, type LinearTime, timeLinear, weightBytes } from './time-linear.js'
 
 export interface LinearOptions {
   readonly shapes: readonly ShapeName[]
@@ -59,7 +59,9 @@ async function measure(options: LinearOptions): Promise<LinearMeasurement[]> {
         for (const cache of ['hot', 'cold'] as const) {
           // Larger than the caches it is never hot.
           if (cache === 'hot' && bytes > cacheBytes / 2) continue
-          const copies = cache === 'hot' ? 1 : Math.max(1, Math.ceil(coldBytes / bytes))
+          const copies = cache === 'hot' ? 1 : coldCopies(bytes, coldBytes, cacheBytes)
+          // So small that it is never cold.
+          if (copies === null) continue
           showProgress(`${shape} ${product} ${dtype} ${cache}`)
           const times = await timeLinear({ ...request, columns, depth, dtype, copies })
           measurements.push(...times.map((time) => ({ shape, product, columns, depth, dtype, cache, ...time })))

@@ -1,5 +1,5 @@
 // Tables and a plot of the packed product: bandwidth of one row, cost of several, peak of many.
-import { type Rendered, sections } from '../support/report.js'
+import { plotName, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { medianOf } from '../support/statistics.js'
 import { lineChart } from '../support/svg.js'
@@ -92,9 +92,10 @@ export function linearTables({ measurements }: LinearResult): Record<string, str
   }
 }
 
-/** One line per instruction set: what rows cost on the largest shape measured, beyond the caches. */
-function rowsPlot({ measurements }: LinearResult): string {
+/** One line per instruction set: what rows cost on the largest shape measured, beyond the caches; null when nothing was. */
+function rowsPlot({ measurements }: LinearResult): string | null {
   const cold = measurements.filter((m) => m.cache === 'cold' && m.dtype === measurements[0]!.dtype)
+  if (cold.length === 0) return null
   const shape = cold.reduce((a, b) => (b.bytes > a.bytes ? b : a)).shape
   const series = rowCosts(cold.filter((m) => m.shape === shape)).map(({ isa, ratios }) => ({
     name: isa,
@@ -111,8 +112,19 @@ function rowsPlot({ measurements }: LinearResult): string {
 export function report(results: readonly BenchResult[]): Rendered {
   const known = results as readonly BenchResult<LinearOptions, LinearMeasurement>[]
   const names = ['kernels-linear-bandwidth', 'kernels-linear-rows', 'kernels-linear-peak'] as const
+  const drawn = known.flatMap((result) => {
+    const plot = rowsPlot(result)
+    return plot === null ? [] : [{ result, name: plotName('kernels-linear', result), plot }]
+  })
+  const tableOf = (name: string, result: (typeof known)[number]): string => {
+    const table = linearTables(result)[name]!
+    const plot = name === 'kernels-linear-rows' && drawn.find((one) => one.result === result)
+    return plot ? `${table}\n![time of M rows over that of one](bench/plots/${plot.name}.svg)` : table
+  }
   return {
-    tables: Object.fromEntries(names.map((name) => [name, sections(known, (result) => linearTables(result)[name]!)])),
-    plots: { 'kernels-linear': rowsPlot(known[0]!) },
+    tables: Object.fromEntries(
+      names.map((name) => [name, known.map((result) => section(result, tableOf(name, result))).join('\n')]),
+    ),
+    plots: Object.fromEntries(drawn.map(({ name, plot }) => [name, plot])),
   }
 }

@@ -27,6 +27,9 @@ export function timeOperation(
   return [...nanoseconds]
 }
 
+/** Copies of a weight or a cache that the addon takes. */
+export const MOST_COPIES = 1024
+
 /** A weight laid out once for all instruction sets, as often as `copies` says. */
 export function packWeight(args: {
   readonly w: Float32Array

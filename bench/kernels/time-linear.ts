@@ -4,7 +4,7 @@ import { wrongResult } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { RandomWeights } from '../support/random-weights.js'
 import { type Summary, summaryOf } from '../support/statistics.js'
-import { firstDifference, packWeight, runOperation, timeOperation } from './native-ops.js'
+import { firstDifference, MOST_COPIES, packWeight, runOperation, timeOperation } from './native-ops.js'
 import { type Floor, floorOf, multiplyAddPeak, readBandwidth } from './yardsticks.js'
 
 export type LinearDtype = 'bf16' | 'int8' | 'f16' | 'f32'
@@ -44,6 +44,19 @@ const CHECKED_COLUMNS = 48
 export function weightBytes({ columns, depth, dtype }: Pick<LinearRequest, 'columns' | 'depth' | 'dtype'>): number {
   const elements = columns * depth
   return dtype === 'int8' ? elements + 4 * columns : elements * (dtype === 'f32' ? 4 : 2)
+}
+
+/**
+ * How often a weight has to be there so that one call finds nothing left of it in a cache.
+ *
+ * @param bytes of the weight.
+ * @param coldBytes to go through before it comes back; fewer where that takes more copies than the addon makes.
+ * @returns null when as many copies as there may be still fit into the cache.
+ */
+export function coldCopies(bytes: number, coldBytes: number, cacheBytes: number): number | null {
+  const wanted = Math.max(1, Math.ceil(coldBytes / bytes))
+  if (wanted <= MOST_COPIES) return wanted
+  return MOST_COPIES * bytes > cacheBytes ? MOST_COPIES : null
 }
 
 /**

@@ -43,13 +43,14 @@ const peaks = new Map<string, number>()
 
 /**
  * Bytes per second when so many are read again and again: from a cache where they fit into one. The fastest sample of several ways of
- * reading: a yardstick that a neighbour slowed down would flatter what it measures.
+ * reading, with the best instruction set: a yardstick that a neighbour slowed down would flatter what it measures.
  */
-export function readBandwidth(wanted: number, threads: number, isa: string = usableIsas().at(-1)!): Bandwidth {
+export function readBandwidth(wanted: number, threads: number): Bandwidth {
+  const isa = usableIsas().at(-1)!
   // Beyond the caches it no longer depends on the size: gigabytes need not be read to know it.
   const bytes = Math.min(wanted, coldBytesOf(lastLevelCacheBytes()))
   const lines = Math.ceil(bytes / LINE_BYTES)
-  const key = `${lines} ${threads} ${isa}`
+  const key = `${lines} ${threads}`
   const known = bandwidths.get(key)
   if (known) return known
   pattern ??= new RandomWeights(1, 1).values(PATTERN)

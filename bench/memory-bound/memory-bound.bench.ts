@@ -10,13 +10,14 @@
 // Weights are random: what they say does not change what they cost. bf16 and int8 take turns within each round. Before that, all numbers of
 // nodes have to choose the same token after a root, and all instruction sets the same one after the prompt.
 import { Option } from 'commander'
+import { randomTokens } from '../../src/bench/prompts.js'
 import { NODE_LIMIT, parseTree } from '../../src/decode/index.js'
 import { GorgonError } from '../../src/index.js'
 import type { WeightForm } from '../../src/native.js'
 import { usableIsas } from '../kernels/native-ops.js'
-import { type LinearTime, timeLinear, weightBytes } from '../kernels/time-linear.js'
+import { coldCopies, type LinearTime, timeLinear, weightBytes } from '../kernels/time-linear.js'
 import { multiplyAddPeak, readBandwidth } from '../kernels/yardsticks.js'
-import { type OpenModel, type OpenSession, openModel, randomTokens } from '../step/open-model.js'
+import { type OpenModel, type OpenSession, openModel } from '../step/open-model.js'
 import {
   benchCommand,
   commandLine,
@@ -217,7 +218,9 @@ async function measureProducts({ shape, weights, isas, threads, rounds }: Measur
     for (const form of weights) {
       showProgress(`product ${product}, ${form} weights`)
       const dtype = form === 'int8' ? 'int8' : 'bf16'
-      const copies = Math.ceil(coldBytesOf(lastLevelCacheBytes()) / weightBytes({ columns, depth, dtype }))
+      const cacheBytes = lastLevelCacheBytes()
+      const copies = coldCopies(weightBytes({ columns, depth, dtype }), coldBytesOf(cacheBytes), cacheBytes)
+      if (copies === null) continue
       const limits = { rounds, sampleMs: 5, slowestMs: 2000 }
       const times = await timeLinear({ columns, depth, dtype, copies, rows: PRODUCT_ROWS, isas, threads, ...limits })
       records.push(

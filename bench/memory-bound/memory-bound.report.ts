@@ -1,5 +1,5 @@
 // Tables and a plot of the memory-bound model: steps, prompts, products.
-import { type Rendered, sections } from '../support/report.js'
+import { plotName, type Rendered, sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { barChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, short, spread } from '../support/table.js'
@@ -101,13 +101,17 @@ function stepsPlot({ measurements, machine }: MemoryBoundResult): string {
 
 export function report(results: readonly BenchResult[]): Rendered {
   const known = results as readonly MemoryBoundResult[]
-  const link = '![A decode step of a memory-bound model](bench/plots/memory-bound.svg)'
   const withProducts = known.filter(({ measurements }) => measurements.some(isProduct))
+  const plotOf = (result: Pick<MemoryBoundResult, 'machine'>): string => plotName('memory-bound', result)
+  const link = (plot: string): string => `![A decode step of a memory-bound model](bench/plots/${plot}.svg)`
   return {
     tables: {
-      'memory-bound': `${sections(known, (result) => memoryBoundTables(result)['memory-bound']!)}\n${link}\n`,
+      'memory-bound': sections(
+        known,
+        (result) => `${memoryBoundTables(result)['memory-bound']!}\n${link(plotOf(result))}`,
+      ),
       'memory-bound-products': sections(withProducts, (result) => memoryBoundTables(result)['memory-bound-products']!),
     },
-    plots: { 'memory-bound': stepsPlot(known[0]!) },
+    plots: Object.fromEntries(known.map((result) => [plotOf(result), stepsPlot(result)])),
   }
 }

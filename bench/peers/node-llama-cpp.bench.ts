@@ -129,8 +129,7 @@ async function withContenders<T>(
 
 /** Ours first, plain before the others: they are compared with it. */
 async function* started(options: Options, { model, gguf }: Files): AsyncGenerator<Contender, void> {
-  const { threads, heads, budget } = options
-  const tree = /^\d+$/.test(options.tree) ? Number(options.tree) : options.tree
+  const { threads, heads, budget, tree } = options
   // As users get it: with the gate that keeps it from being slower than plain.
   const medusa = { mode: 'auto', tree } as const
   const own: [string, Pick<GorgonSetup, 'speculation' | 'kv'>][] = [

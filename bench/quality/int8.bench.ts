@@ -131,7 +131,7 @@ async function continueAll(engine: Engine, texts: readonly Text[], { greedy, tre
       maxTokens: greedy,
       ignoreEos: true,
       kv: { policy: 'full' },
-      speculation: speculate ? { mode: 'medusa', tree: /^\d+$/.test(tree) ? Number(tree) : tree } : { mode: 'off' },
+      speculation: speculate ? { mode: 'medusa', tree } : { mode: 'off' },
     })
   const speculate = engine.info.heads !== null
   const results = await Promise.all(texts.map((text) => run(text, speculate)))

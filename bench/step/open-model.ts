@@ -1,5 +1,6 @@
 // A model on the native boundary, and sessions of it whose steps are timed one by one: what the engine does, without text around it.
 import { performance } from 'node:perf_hooks'
+import { randomTokens } from '../../src/bench/prompts.js'
 import { accept } from '../../src/decode/accept.js'
 import { draft } from '../../src/decode/draft.js'
 import type { Tree } from '../../src/decode/tree.js'
@@ -166,14 +167,3 @@ export async function openModel({ model: dir, heads: headsDir, ...options }: Ope
 
 /** As many as any tree takes. */
 const DRAFTS_PER_HEAD = 10
-
-/** Token ids from a seed: what a prompt says does not change what it costs. */
-export function randomTokens(count: number, vocab: number, seed = 1): Int32Array {
-  let state = seed | 1
-  return Int32Array.from({ length: count }, () => {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    return (state >>> 0) % vocab
-  })
-}

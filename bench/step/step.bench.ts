@@ -13,6 +13,7 @@
 // that the cache has `rows` rows in the middle of the run. Before that, the answer after the root is compared between all T.
 
 import { Option } from 'commander'
+import { randomTokens } from '../../src/bench/prompts.js'
 import { NODE_LIMIT, parseTree } from '../../src/decode/index.js'
 import { demoModel, GorgonError } from '../../src/index.js'
 import type { ModelInfo, WeightForm } from '../../src/native.js'
@@ -32,7 +33,7 @@ import { machineRecord } from '../support/machine.js'
 import { physicalCores } from '../support/processor.js'
 import { writeResult } from '../support/results.js'
 import { pairedRatiosOf, type Summary, summaryOf } from '../support/statistics.js'
-import { type OpenModel, openModel, randomTokens, type StepTime } from './open-model.js'
+import { type OpenModel, openModel, type StepTime } from './open-model.js'
 import { stepTable } from './step.report.js'
 
 export interface StepOptions {

@@ -1,5 +1,5 @@
 // Table and plots of step costs: a line for each instruction set.
-import { type Rendered, sections } from '../support/report.js'
+import { plotName, type Rendered, sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, short, spread } from '../support/table.js'
@@ -53,15 +53,15 @@ function stepPlot(measurements: readonly StepMeasurement[], rows: number): strin
   })
 }
 
-/** Plots are of the first result, which is the newest. */
 export function report(results: readonly BenchResult[]): Rendered {
-  const known = results as readonly StepResult[]
-  const { measurements } = known[0]!
-  const rows = unique(measurements.map((m) => m.rows))
-  const links = rows.map((count) => `![A decode step over ${count} cached rows](bench/plots/step-${count}.svg)`)
-  const tables = sections(known, ({ measurements: own }) => stepTable(own))
-  return {
-    tables: { step: `${tables}\n${links.join('\n')}\n` },
-    plots: Object.fromEntries(rows.map((count) => [`step-${count}`, stepPlot(measurements, count)])),
-  }
+  const plots: Record<string, string> = {}
+  const tables = sections(results as readonly StepResult[], ({ machine, measurements }) => {
+    const links = unique(measurements.map((m) => m.rows)).map((rows) => {
+      const name = plotName(`step-${rows}`, { machine })
+      plots[name] = stepPlot(measurements, rows)
+      return `![A decode step over ${rows} cached rows](bench/plots/${name}.svg)`
+    })
+    return `${stepTable(measurements)}\n${links.join('\n')}`
+  })
+  return { tables: { step: tables }, plots }
 }

@@ -34,7 +34,7 @@ export async function promptsFor(
   { text, count }: { readonly text?: string | undefined; readonly count: number },
 ): Promise<Prompts> {
   if (!engine.info.hasTokenizer) {
-    return { kind: 'random', take: async (index, tokenCount) => randomIds(index, tokenCount, engine.info.vocab) }
+    return { kind: 'random', take: async (index, tokenCount) => randomTokens(tokenCount, engine.info.vocab, index) }
   }
   const parts = text === undefined ? await ownSources() : linesOf(text)
   /** The longest encoded so far, by index. */
@@ -95,8 +95,8 @@ async function ownSources(): Promise<Parts> {
 
 const linesOf = (text: string): Parts => text.split(/(?<=\n)/)
 
-/** Seeded, so that a run can be repeated. */
-function randomIds(seed: number, count: number, vocab: number): Int32Array {
+/** Token ids from a seed, so that a run can be repeated: what a prompt says does not change what it costs. */
+export function randomTokens(count: number, vocab: number, seed = 0): Int32Array {
   let state = (seed + 1) * 0x9e3779b9
   return Int32Array.from({ length: count }, () => {
     // Xorshift of 32 bits (George Marsaglia): no two prompts alike is all that is asked of it.

@@ -8,6 +8,7 @@ import type { MemoryBoundMeasurement } from '../../../bench/memory-bound/memory-
 import { report as reportMemoryBound } from '../../../bench/memory-bound/memory-bound.report.js'
 import type { StepMeasurement } from '../../../bench/step/step.bench.js'
 import { report as reportStep } from '../../../bench/step/step.report.js'
+import { plotName } from '../../../bench/support/report.js'
 import { sampleResult } from '../sample.js'
 
 const at = (median: number) => ({ n: 3, median, p10: median * 0.9, p90: median * 1.1 })
@@ -36,7 +37,9 @@ describe('the report of the packed product', () => {
     linear(64, 'portable', null),
     linear(64, 'amx', 80_000),
   ]
-  const { tables, plots } = reportLinear([sampleResult({ bench: 'kernels/linear', measurements })])
+  const sample = sampleResult({ bench: 'kernels/linear', measurements })
+  const { tables, plots } = reportLinear([sample])
+  const name = plotName('kernels-linear', sample)
 
   it('has the bandwidth of one row beside what can be read', () => {
     expect(tables['kernels-linear-bandwidth']).toContain('| demo down bf16 | 1.0 | 20.0 | 1.00 (5%) | 16.0 (80%) |')
@@ -50,8 +53,15 @@ describe('the report of the packed product', () => {
     expect(tables['kernels-linear-peak']).toContain('| multiply-adds in registers | 1.00 | 1.00 |')
   })
   it('draws a line for each instruction set', () => {
-    expect(plots['kernels-linear']?.match(/<polyline/g)).toHaveLength(2)
-    expect(plots['kernels-linear']).not.toContain('NaN')
+    expect(tables['kernels-linear-rows']).toContain(`](bench/plots/${name}.svg)`)
+    expect(plots[name]?.match(/<polyline/g)).toHaveLength(2)
+    expect(plots[name]).not.toContain('NaN')
+  })
+  it('draws no plot where nothing was beyond the caches', () => {
+    const hot = measurements.map((m) => ({ ...m, cache: 'hot' as const }))
+    const rendered = reportLinear([sampleResult({ bench: 'kernels/linear', measurements: hot })])
+    expect(rendered.plots).toEqual({})
+    expect(rendered.tables['kernels-linear-rows']).not.toContain('.svg')
   })
 })
 
@@ -90,16 +100,24 @@ describe('the report of the step', () => {
     floorMs: 1,
   })
   const measurements = [step('avx2', 1, 2), step('avx2', 16, 9), step('amx', 1, 2), step('amx', 16, 2.4)]
-  const { tables, plots } = reportStep([sampleResult({ bench: 'step/step', measurements })])
+  const sample = sampleResult({ bench: 'step/step', measurements })
+  const { tables, plots } = reportStep([sample])
+  const name = plotName('step-512', sample)
 
   it('has the plain step beside its floor, and what more nodes cost', () => {
     expect(tables['step']).toContain('| 512, amx | 2.00 (1.80–2.20) | 1.00 | 50% | 1.20x |')
     expect(tables['step']).toContain('| 512, avx2 | 2.00 (1.80–2.20) | 1.00 | 50% | 4.50x |')
-    expect(tables['step']).toContain('](bench/plots/step-512.svg)')
+    expect(tables['step']).toContain(`](bench/plots/${name}.svg)`)
   })
   it('draws a line for each instruction set, and the floor', () => {
-    expect(plots['step-512']?.match(/<polyline/g)).toHaveLength(2)
-    expect(plots['step-512']).toContain('bytes of T = 1 over measured bandwidth')
+    expect(plots[name]?.match(/<polyline/g)).toHaveLength(2)
+    expect(plots[name]).toContain('bytes of T = 1 over measured bandwidth')
+  })
+  it('has a plot of its own for each machine', () => {
+    const other = sampleResult({ bench: 'step/step', measurements, machine: { cpu: 'Slow CPU' } })
+    const both = reportStep([sample, other])
+    expect(Object.keys(both.plots)).toEqual([name, plotName('step-512', other)])
+    for (const plot of Object.keys(both.plots)) expect(both.tables['step']).toContain(`](bench/plots/${plot}.svg)`)
   })
 })
 
@@ -171,7 +189,9 @@ describe('the report of the memory-bound model', () => {
   ]
   const bench = 'memory-bound/memory-bound'
   const machine = { isa: 'amx' }
-  const { tables, plots } = reportMemoryBound([sampleResult({ bench, measurements, machine })])
+  const sample = sampleResult({ bench, measurements, machine })
+  const { tables, plots } = reportMemoryBound([sample])
+  const name = plotName('memory-bound', sample)
 
   it('has steps beside the bandwidth and int8 beside bf16', () => {
     expect(tables['memory-bound']).toContain('| bf16, amx | 1 | 100 (90.0–110) | 1.00 | 20.0 | 80% | 1.00 |')
@@ -186,8 +206,8 @@ describe('the report of the memory-bound model', () => {
     )
   })
   it('draws a bar for each form of the weights', () => {
-    expect(plots['memory-bound']).toContain('int8')
-    expect(plots['memory-bound']).not.toContain('NaN')
+    expect(plots[name]).toContain('int8')
+    expect(plots[name]).not.toContain('NaN')
   })
   it('does without products where they were left out', () => {
     const steps = measurements.filter(({ kind }) => kind !== 'product')

@@ -1,7 +1,13 @@
 // What the kernel benchmarks compute around the clock: rooflines, calls, comparisons, and which cases are left out.
 import { describe, expect, it } from 'vitest'
-import { firstDifference, timeOperation, usableIsas } from '../../../bench/kernels/native-ops.js'
-import { timeLinear, weightBytes } from '../../../bench/kernels/time-linear.js'
+import {
+  firstDifference,
+  MOST_COPIES,
+  packWeight,
+  timeOperation,
+  usableIsas,
+} from '../../../bench/kernels/native-ops.js'
+import { coldCopies, timeLinear, weightBytes } from '../../../bench/kernels/time-linear.js'
 import { floorOf, multiplyAddPeak, readBandwidth } from '../../../bench/kernels/yardsticks.js'
 
 const isas = usableIsas()
@@ -75,6 +81,18 @@ describe('the packed product', () => {
     const times = await timeLinear({ ...request, dtype: 'bf16', rows: [1], slowestMs: 0 })
     expect(times).toHaveLength(isas.length)
     expect(times.every(({ ns }) => ns === null)).toBe(true)
+  })
+
+  it('has as many copies as leave nothing in a cache, and no more than the addon makes', () => {
+    expect(coldCopies(1000, 4000, 1000)).toBe(4)
+    expect(coldCopies(1000, 4001, 1000)).toBe(5)
+    expect(coldCopies(1000, 10, 1000)).toBe(1)
+    // A cache of 300 MB: 2560 copies of this weight would be four times as much.
+    expect(coldCopies(480_000, 1_228_800_000, 300e6)).toBe(MOST_COPIES)
+    expect(coldCopies(200_000, 1_228_800_000, 300e6)).toBeNull()
+    const tiny = { w: new Float32Array(1), dtype: 'f32', columns: 1, depth: 1 }
+    expect(() => packWeight({ ...tiny, copies: MOST_COPIES })).not.toThrow()
+    expect(() => packWeight({ ...tiny, copies: MOST_COPIES + 1 })).toThrow(/copies is 1025/)
   })
 
   it('streams a byte for each int8 weight and a scale for each column', () => {
