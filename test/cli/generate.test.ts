@@ -117,7 +117,7 @@ describe('speculation', () => {
     ['sampled', ['--temperature', '0.8', '--seed', '7']],
   ])('--plain gives the same tokens, one per step: %s', async (_name, flags) => {
     const flagsOfBoth = [PROMPT, '--max-tokens', '48', '--ignore-eos', ...flags]
-    const fast = await json(...flagsOfBoth)
+    const fast = await json(...flagsOfBoth, '--mode', 'medusa')
     const plain = await json(...flagsOfBoth, '--plain')
     expect(plain.tokens).toEqual(fast.tokens)
     expect(plain.speculation).toMatchObject({ steps: 48, tokensPerStep: 1, acceptedByDepth: [] })
