@@ -1,5 +1,6 @@
 // Cases of every operation but the packed product: arguments with random contents, and what they read and compute at least.
 import { parseTree, type Tree } from '../../src/decode/index.js'
+import { GREEDY_SAMPLING } from '../../src/decode/sampling.js'
 import { RandomWeights } from '../support/random-weights.js'
 import { type ModelShape, SHAPES, type ShapeName } from '../support/shapes.js'
 import type { OperationArgs } from './native-ops.js'
@@ -193,23 +194,9 @@ function posterior(name: ShapeName, nodes: number): OperationCase {
     copies: 1,
     prepare() {
       const logits = normals(nodes * vocab, 7, 4)
-      const sampling = {
-        temperature: 0,
-        topK: 0,
-        topP: 1,
-        minP: 0,
-        repetitionPenalty: 1,
-        frequencyPenalty: 0,
-        presencePenalty: 0,
-        biasIds: new Int32Array(0),
-        biasValues: new Float32Array(0),
-        seed: 0n,
-        minTokens: 0,
-        suppressedIds: new Int32Array(0),
-      }
       const node = (i: number) => ({
         logits: logits.subarray(i * vocab, (i + 1) * vocab),
-        sampling,
+        sampling: GREEDY_SAMPLING,
         inPrompt: null,
         outputCounts: null,
         pathTokens: new Int32Array(0),

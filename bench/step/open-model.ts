@@ -3,15 +3,9 @@ import { performance } from 'node:perf_hooks'
 import { randomTokens } from '../../src/bench/prompts.js'
 import { accept } from '../../src/decode/accept.js'
 import { draft } from '../../src/decode/draft.js'
+import { GREEDY_SAMPLING } from '../../src/decode/sampling.js'
 import type { Tree } from '../../src/decode/tree.js'
-import {
-  type Drafts,
-  type ModelInfo,
-  native,
-  type PrefillStep,
-  type SamplingSpec,
-  type WeightForm,
-} from '../../src/native.js'
+import { type Drafts, type ModelInfo, native, type PrefillStep, type WeightForm } from '../../src/native.js'
 import { headsOf, modelSpecOf, readModelFolder } from '../../src/weights/load.js'
 import { wrongResult } from '../support/command.js'
 
@@ -23,23 +17,6 @@ export interface OpenOptions {
   readonly threads: number
   /** Default `full`. */
   readonly weights?: WeightForm
-}
-
-/** Greedy, without anything else that costs. */
-const GREEDY: SamplingSpec = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  biasIds: new Int32Array(0),
-  biasValues: new Float32Array(0),
-  seed: 0n,
-  minTokens: 0,
-  suppressedIds: new Int32Array(0),
-  logprobs: -1,
 }
 
 /** Milliseconds of the two halves of a step; drafting and accepting, in JavaScript, are in neither and in the sum. */
@@ -112,7 +89,7 @@ export async function openModel({ model: dir, heads: headsDir, ...options }: Ope
         async prefill(tokens) {
           const start = performance.now()
           const topK = medusaHeads === 0 ? 0 : DRAFTS_PER_HEAD
-          addon.beginPrefill({ session, tokens, sampling: GREEDY, compression: null, medusaHeads, topK })
+          addon.beginPrefill({ session, tokens, sampling: GREEDY_SAMPLING, compression: null, medusaHeads, topK })
           let step: PrefillStep | undefined
           do {
             ;[step] = await addon.prefill([session])

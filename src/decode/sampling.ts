@@ -4,6 +4,23 @@ import { GorgonError } from '../errors.js'
 import type { SamplingSpec } from '../native.js'
 import type { GenerateOptions } from '../options.js'
 
+/** Greedy, and nothing else: what the defaults of a request come to. */
+export const GREEDY_SAMPLING: SamplingSpec = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+  biasIds: new Int32Array(0),
+  biasValues: new Float32Array(0),
+  seed: 0n,
+  minTokens: 0,
+  suppressedIds: new Int32Array(0),
+  logprobs: -1,
+}
+
 /** A seed for a request that gave none; below 2^53, so that it can be read back from JSON and given as a number. */
 export function randomSeed(): bigint {
   return BigInt.asUintN(53, randomBytes(8).readBigUInt64LE())

@@ -1,6 +1,7 @@
 // Models and decoding loops straight on the native boundary, for tests that need to see what the engine hides.
 import { accept } from '../../src/decode/accept.js'
 import { draft } from '../../src/decode/draft.js'
+import { GREEDY_SAMPLING } from '../../src/decode/sampling.js'
 import { limitDepth, PLAIN_TREE, type Tree } from '../../src/decode/tree.js'
 import {
   type CompressionSpec,
@@ -14,21 +15,7 @@ import {
 } from '../../src/native.js'
 import { modelSpecOf, readHeads, readModelFolder } from '../../src/weights/load.js'
 
-export const GREEDY: SamplingSpec = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  biasIds: new Int32Array(0),
-  biasValues: new Float32Array(0),
-  seed: 0n,
-  minTokens: 0,
-  suppressedIds: new Int32Array(0),
-  logprobs: -1,
-}
+export const GREEDY = GREEDY_SAMPLING
 
 export function sampled(temperature: number, seed: bigint, others: Partial<SamplingSpec> = {}): SamplingSpec {
   return { ...GREEDY, temperature, seed, ...others }
