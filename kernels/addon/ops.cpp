@@ -33,6 +33,7 @@
 #include "ops/top_k.h"
 #include "ops/tree_attention.h"
 #include "runtime/shared_prefill.h"
+#include "runtime/text_pass.h"
 
 namespace gorgon {
 
@@ -680,33 +681,6 @@ const int32_t* read_text(const Napi::Value& value, const Model& model, int64_t* 
   return tokens;
 }
 
-/**
- * A text through all layers, in chunks of `chunk` rows, over a cache of its own; `x` gets every row's residual stream. The model's mutex is
- * held. Calls after_chunk(first, rows), while model.queries() are the chunk's, and after_layer(layer, cache), when all keys of the layer are there.
- */
-template <class AfterChunk, class AfterLayer>
-void run_text(Napi::Env env, Model& model, const int32_t* tokens, int64_t count, int64_t chunk, AlignedBuffer& x, const AfterChunk& after_chunk,
-              const AfterLayer& after_layer) {
-  const int64_t stride = model.hidden_stride();
-  KvCache cache(model.kv_shape());
-  throw_unless_ok(env, x.allocate(count * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
-  std::vector<int32_t> positions(count);
-  for (int64_t i = 0; i < count; ++i) positions[i] = static_cast<int32_t>(i);
-  throw_unless_ok(env, model.embed(tokens, count, x.as<float>()));
-  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
-    throw_unless_ok(env, cache.reserve(layer, count, 0));
-    for (int64_t first = 0; first < count; first += chunk) {
-      const int64_t rows = std::min(chunk, count - first);
-      throw_unless_ok(env, model.set_positions(positions.data() + first, rows));
-      const RowSegment segment{&cache, rows, first, nullptr, nullptr, 0};
-      throw_unless_ok(env, model.forward_layer(layer, &segment, 1, rows, rows, x.as<float>() + first * stride));
-      cache.set_rows(layer, first + rows);
-      after_chunk(first, rows);
-    }
-    after_layer(layer, cache);
-  }
-}
-
 /** forwardLogits(model, tokens i32 [T], chunk): f32 [T, V], the logits after every token of a text, run in chunks of `chunk` rows. */
 Napi::Value forward_logits(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -718,7 +692,9 @@ Napi::Value forward_logits(const Napi::CallbackInfo& info) {
   const std::lock_guard<std::mutex> lock(model.mutex());
   const FlushSubnormals flush;
   AlignedBuffer x;
-  run_text(env, model, tokens, count, chunk, x, [](int64_t, int64_t) {}, [](int64_t, const KvCache&) {});
+  KvCache cache(model.kv_shape());
+  const auto go_on = [](auto...) { return Status(); };
+  throw_unless_ok(env, run_text(model, tokens, count, chunk, &x, &cache, go_on, go_on, go_on));
   auto out = Napi::Float32Array::New(env, static_cast<size_t>(count * model.shape().vocab));
   for (int64_t first = 0; first < count; first += chunk) {
     const int64_t rows = std::min(chunk, count - first);
@@ -755,19 +731,23 @@ Napi::Value forward_votes(const Napi::CallbackInfo& info) {
   AlignedBuffer x, queries;
   throw_unless_ok(env, queries.allocate(count * stride * floats, "queries"));
   auto out = Napi::Float32Array::New(env, static_cast<size_t>(shape.layers * range_count * shape.query_heads * count));
-  run_text(
-      env, model, tokens, count, chunk, x,
-      [&](int64_t first, int64_t rows) { std::memcpy(queries.as<float>() + first * stride, model.queries(), rows * stride * floats); },
-      [&](int64_t layer, const KvCache& cache) {
-        for (int64_t r = 0; r < range_count; ++r) {
-          const int64_t first = ranges[2 * r], end = ranges[2 * r + 1];
-          float* votes = out.Data() + (layer * range_count + r) * shape.query_heads * count;
-          throw_unless_ok(env, model.backend().attention_votes(
-                                   {queries.as<float>() + first * stride, cache.const_heads(layer), model.weights().dtype, end - first, first,
-                                    shape.query_heads, shape.kv_heads, shape.head_dim, first, shape.sliding_windows[layer], end, votes, count},
-                                   model.context()));
-        }
-      });
+  KvCache cache(model.kv_shape());
+  const auto keep_queries = [&](int64_t, int64_t first, int64_t rows) {
+    std::memcpy(queries.as<float>() + first * stride, model.queries(), rows * stride * floats);
+    return Status();
+  };
+  const auto vote = [&](int64_t layer) -> Status {
+    for (int64_t r = 0; r < range_count; ++r) {
+      const int64_t first = ranges[2 * r], end = ranges[2 * r + 1];
+      float* votes = out.Data() + (layer * range_count + r) * shape.query_heads * count;
+      GORGON_TRY(model.backend().attention_votes({queries.as<float>() + first * stride, cache.const_heads(layer), model.weights().dtype, end - first,
+                                                  first, shape.query_heads, shape.kv_heads, shape.head_dim, first, shape.sliding_windows[layer], end,
+                                                  votes, count},
+                                                 model.context()));
+    }
+    return {};
+  };
+  throw_unless_ok(env, run_text(model, tokens, count, chunk, &x, &cache, [](int64_t) { return Status(); }, keep_queries, vote));
   return out;
 }
 

@@ -8,6 +8,16 @@
 
 namespace gorgon {
 
+Status check_compression(const CompressionSpec& c) {
+  const int64_t protect = c.policy == KvPolicy::kStreaming ? c.sinks : c.window;
+  if (c.budget < 1 || protect < 0 || c.window < 0 || protect >= c.budget || c.pool_size < 1 || c.pool_size % 2 == 0) {
+    return {StatusCode::kArgument, "compression: budget " + std::to_string(c.budget) + ", window " + std::to_string(c.window) + ", pool size " +
+                                       std::to_string(c.pool_size) + " do not go together"};
+  }
+  if (c.policy != KvPolicy::kStreaming && c.window < 1) return {StatusCode::kArgument, "compression needs a window of at least one token"};
+  return {};
+}
+
 Compression::Compression(Model& model, const CompressionSpec& spec, int64_t rows, int64_t tokens)
     : model_(model), spec_(spec), rows_(rows), tokens_(tokens) {
   report_.rows_before = total_rows();

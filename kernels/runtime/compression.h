@@ -22,6 +22,9 @@ struct CompressionSpec {
   bool report_kept = false;
 };
 
+/** Whether budget, window, sinks and pool size go together. */
+Status check_compression(const CompressionSpec& spec);
+
 struct CompressionReport {
   int64_t rows_before = 0;
   int64_t rows_kept = 0;

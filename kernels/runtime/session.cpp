@@ -68,15 +68,7 @@ Status Session::begin_prefill(PrefillSpec spec) {
   }
   GORGON_TRY(check_drafts(*model_, spec.medusa_heads, spec.top_k));
   if (state_ == State::kPrefilling && turn_->compression && turn_->layer > 0) return bad_state("beginPrefill over a prompt that is half compressed");
-  if (spec.compression) {
-    const CompressionSpec& c = *spec.compression;
-    const int64_t protect = c.policy == KvPolicy::kStreaming ? c.sinks : c.window;
-    if (c.budget < 1 || protect < 0 || c.window < 0 || protect >= c.budget || c.pool_size < 1 || c.pool_size % 2 == 0) {
-      return {StatusCode::kArgument, "compression: budget " + std::to_string(c.budget) + ", window " + std::to_string(c.window) + ", pool size " +
-                                         std::to_string(c.pool_size) + " do not go together"};
-    }
-    if (c.policy != KvPolicy::kStreaming && c.window < 1) return {StatusCode::kArgument, "compression needs a window of at least one token"};
-  }
+  if (spec.compression) GORGON_TRY(check_compression(*spec.compression));
 
   Turn turn;
   for (int64_t layer = 0; layer < shape.layers; ++layer) {

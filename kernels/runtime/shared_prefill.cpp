@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "ops/top_k.h"
+#include "runtime/text_pass.h"
 
 namespace gorgon {
 
@@ -28,12 +29,7 @@ Status check(const Model& model, const std::vector<int32_t>& prompt, int64_t chu
     if (token < 0 || token >= model.shape().vocab) return {StatusCode::kArgument, "token id " + std::to_string(token) + " is out of range"};
   }
   for (const Branch& branch : branches) {
-    if (!branch.compression) continue;
-    const CompressionSpec& c = *branch.compression;
-    const bool streaming = c.policy == KvPolicy::kStreaming;
-    if (c.pool_size % 2 == 0 || (streaming ? c.sinks : c.window) >= c.budget || (!streaming && c.window < 1)) {
-      return {StatusCode::kArgument, "compression: budget, window, sinks and pool size do not go together"};
-    }
+    if (branch.compression) GORGON_TRY(check_compression(*branch.compression));
   }
   return {};
 }
@@ -47,37 +43,31 @@ Status likeliest(Model& model, const float* hidden, int64_t rows, int32_t* ids) 
 }
 
 Status run_prompt(Model& model, const std::vector<int32_t>& prompt, int64_t chunk, std::vector<Runner>& runners, int32_t* root) {
-  const int64_t tokens = static_cast<int64_t>(prompt.size()), stride = model.hidden_stride();
+  const int64_t tokens = static_cast<int64_t>(prompt.size());
   KvCache rows(model.kv_shape());
   AlignedBuffer hidden;
-  GORGON_TRY(hidden.allocate(tokens * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
-  float* x = hidden.as<float>();
-  std::vector<int32_t> positions(tokens);
-  for (int64_t i = 0; i < tokens; ++i) positions[i] = static_cast<int32_t>(i);
-  GORGON_TRY(model.embed(prompt.data(), tokens, x));
-  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
-    GORGON_TRY(rows.reserve(layer, tokens, 0));
+  const auto begin_layer = [&](int64_t) -> Status {
     for (Runner& runner : runners) {
       if (runner.compression) GORGON_TRY(runner.compression->begin_layer());
     }
-    for (int64_t first = 0; first < tokens; first += chunk) {
-      const int64_t count = std::min(chunk, tokens - first);
-      GORGON_TRY(model.set_positions(positions.data() + first, count));
-      const RowSegment segment{&rows, count, first, nullptr, nullptr, 0};
-      GORGON_TRY(model.forward_layer(layer, &segment, 1, count, count, x + first * stride));
-      rows.set_rows(layer, first + count);
-      for (Runner& runner : runners) {
-        if (runner.compression) GORGON_TRY(runner.compression->see_chunk(layer, rows, 0, first, count));
-      }
+    return {};
+  };
+  const auto after_chunk = [&](int64_t layer, int64_t first, int64_t count) -> Status {
+    for (Runner& runner : runners) {
+      if (runner.compression) GORGON_TRY(runner.compression->see_chunk(layer, rows, 0, first, count));
     }
+    return {};
+  };
+  const auto after_layer = [&](int64_t layer) -> Status {
     for (Runner& runner : runners) {
       GORGON_TRY(runner.cache.copy_layer(rows, layer, runner.compression ? 0 : kSpareRows));
       if (runner.compression) GORGON_TRY(runner.compression->finish_layer(layer, runner.cache, 0));
     }
     rows.set_rows(layer, 0);
-    GORGON_TRY(rows.shrink(layer, 0));
-  }
-  float* last = x + (tokens - 1) * stride;
+    return rows.shrink(layer, 0);
+  };
+  GORGON_TRY(run_text(model, prompt.data(), tokens, chunk, &hidden, &rows, begin_layer, after_chunk, after_layer));
+  float* last = hidden.as<float>() + (tokens - 1) * model.hidden_stride();
   GORGON_TRY(model.final_norm(last, 1, last));
   return likeliest(model, last, 1, root);
 }
