@@ -11,7 +11,7 @@ enum class DType : int32_t { kF32, kF16, kBf16, kInt8 };
 
 // Helpers here have internal linkage: files compiled for different instruction sets must not share one copy.
 
-static inline int64_t dtype_size(DType dtype) { return dtype == DType::kF32 ? 4 : dtype == DType::kInt8 ? 1 : 2; }
+constexpr int64_t dtype_size(DType dtype) { return dtype == DType::kF32 ? 4 : dtype == DType::kInt8 ? 1 : 2; }
 
 static inline const char* dtype_name(DType dtype) {
   return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : dtype == DType::kBf16 ? "bf16" : "int8";

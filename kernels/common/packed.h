@@ -28,9 +28,12 @@ constexpr int kTileColumns = 16;
 constexpr int kTileDepth = 32;
 constexpr int kTileElements = kTileColumns * kTileDepth;
 
+/** Bytes from the tile that is multiplied to the one that is asked for meanwhile, where weights are read once: over the ends of pages, too. */
+constexpr int64_t kFetchAhead = 4096;
+
 static inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 static inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
-static inline int64_t tile_bytes(DType dtype) { return kTileElements * dtype_size(dtype); }
+constexpr int64_t tile_bytes(DType dtype) { return kTileElements * dtype_size(dtype); }
 
 /** Element index, inside a tile, of depth k in [0, 32) and column n in [0, 16). */
 static inline int64_t tile_element(DType dtype, int64_t k, int64_t n) {

@@ -99,7 +99,7 @@ static inline void fetch_part(const Panel& w, int64_t blocks, int64_t part, int6
 }
 
 /** An int8 tile as the bf16 tile of the same whole numbers. */
-static inline __attribute__((always_inline)) void widen_tile(const std::byte* from, std::byte* to) {
+GORGON_INLINE void widen_tile(const std::byte* from, std::byte* to) {
   for (int pair = 0; pair < kTileDepth / 2; ++pair) {
     store_bf16_pairs(to + pair * kTileStride, load_int8(from + pair * 2 * kTileColumns), load_int8(from + pair * 2 * kTileColumns + kTileColumns));
   }
@@ -107,20 +107,18 @@ static inline __attribute__((always_inline)) void widen_tile(const std::byte* fr
 
 /** Where the bf16 values of a tile of columns are: there, or in `wide` once widened. The processor widens one tile while it multiplies another. */
 template <bool Widen>
-static inline __attribute__((always_inline)) const std::byte* bf16_tile(const std::byte* tile, std::byte* wide) {
+GORGON_INLINE const std::byte* bf16_tile(const std::byte* tile, std::byte* wide) {
   if constexpr (!Widen) return tile;
   widen_tile(tile, wide);
   tile_memory_is_written();
   return wide;
 }
 
-/** Bytes from a tile of columns to the one that is fetched while it is multiplied: the stream goes over the pages' ends, too. */
-constexpr int64_t kFetchAhead = 4096;
 /** Products no deeper than this, those of attention, end before what they ask for comes. */
 constexpr int64_t kShortDepthTiles = 8;
 
 /** Asks for a tile's lines. Beyond the matrix this asks for nothing that matters. */
-static inline __attribute__((always_inline)) void fetch_tile(const std::byte* tile, int64_t bytes) {
+GORGON_INLINE void fetch_tile(const std::byte* tile, int64_t bytes) {
   for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(tile + line);
 }
 

@@ -41,26 +41,33 @@ int64_t unit_of(int64_t blocks, int64_t threads, int64_t widest) {
   return share >= widest ? widest : share > 1 ? share : 1;
 }
 
-/** Splits the column blocks over the threads, in units of `unit`, and calls visit(first_block, last_block, thread) for at most `most` at once. */
+/** Splits the column blocks over the threads, in units of at most `widest`, and calls visit(first_block, last_block, thread) for each share. */
 template <class Visit>
-void for_blocks(const LinearArgs& args, CpuContext& context, int64_t unit, int64_t most, const Visit& visit) {
-  const int64_t blocks = args.w.column_blocks();
+void share_blocks(const LinearArgs& args, CpuContext& context, int64_t widest, const Visit& visit) {
+  const int64_t blocks = args.w.column_blocks(), unit = unit_of(blocks, context.pool.threads(), widest);
   context.pool.run_ranges(divide_up(blocks, unit), [&](int64_t begin, int64_t end, int thread) {
-    const int64_t last = end * unit < blocks ? end * unit : blocks;
-    for (int64_t block = begin * unit; block < last; block += most) visit(block, block + most < last ? block + most : last, thread);
+    visit(begin * unit, end * unit < blocks ? end * unit : blocks, thread);
   });
+}
+
+/** Calls visit(first_block, last_block) for at most `most` blocks of [first_block, last_block) at once. */
+template <class Visit>
+void in_turn(int64_t first_block, int64_t last_block, int64_t most, const Visit& visit) {
+  for (int64_t block = first_block; block < last_block; block += most) visit(block, block + most < last_block ? block + most : last_block);
 }
 
 void on_vectors(const LinearArgs& args, CpuContext& context) {
   // As many blocks as the widest register tile takes; rows whose inputs stay in the second-level cache while the blocks go over them.
   constexpr int64_t kBlocks = 3, kRows = 96, kWidth = kBlocks * kTileColumns;
-  for_blocks(args, context, unit_of(args.w.column_blocks(), context.pool.threads(), kBlocks), kBlocks, [&](int64_t first, int64_t last, int) {
+  share_blocks(args, context, kBlocks, [&](int64_t begin, int64_t end, int) {
     alignas(64) float sums[kRows * kWidth];
-    for (int64_t row = 0; row < args.rows; row += kRows) {
-      const int64_t rows = row + kRows < args.rows ? kRows : args.rows - row;
-      tile_product(args.x + row * args.x_stride, args.x_stride, rows, args.w, first, last, sums, kWidth, false);
-      finish(args, sums, kWidth, row, rows, first, last);
-    }
+    in_turn(begin, end, kBlocks, [&](int64_t first, int64_t last) {
+      for (int64_t row = 0; row < args.rows; row += kRows) {
+        const int64_t rows = row + kRows < args.rows ? kRows : args.rows - row;
+        tile_product(args.x + row * args.x_stride, args.x_stride, rows, args.w, first, last, sums, kWidth, false);
+        finish(args, sums, kWidth, row, rows, first, last);
+      }
+    });
   });
 }
 
@@ -85,20 +92,16 @@ Status on_tiles_few_rows(const LinearArgs& args, CpuContext& context) {
   const int64_t deep = args.w.depth_tiles(), groups = divide_up(args.rows, kGroupRows), packed_bytes = groups * deep * amx_tiles::kRowTileBytes;
   std::byte* scratch = nullptr;
   GORGON_TRY(context.scratch.get(packed_bytes * context.pool.threads(), &scratch));
-  const int64_t blocks = args.w.column_blocks(), unit = unit_of(blocks, context.pool.threads(), args.rows > kGroupRows ? 2 : 3);
-  const int64_t units = divide_up(blocks, unit);
-  context.pool.run_ranges(units, [&](int64_t begin, int64_t end, int thread) {
+  share_blocks(args, context, args.rows > kGroupRows ? 2 : 3, [&](int64_t begin, int64_t end, int thread) {
     alignas(64) float sums[kFewRows * kWidth];
     std::byte* packed = scratch + thread * packed_bytes;
     pack_rows(args, 0, groups, 0, deep, packed, deep * amx_tiles::kRowTileBytes);
     amx_tiles::Tiles tiles;
-    const int64_t stop = end * unit < blocks ? end * unit : blocks;
-    for (int64_t first = begin * unit; first < stop; first += kBlocks) {
-      const int64_t last = first + kBlocks < stop ? first + kBlocks : stop;
+    in_turn(begin, end, kBlocks, [&](int64_t first, int64_t last) {
       amx_tiles::product(tiles, {packed, deep * amx_tiles::kRowTileBytes, args.rows}, args.w, first, last, 0, deep, sums, kWidth, false);
       tile_memory_is_written();
       finish(args, sums, kWidth, 0, args.rows, first, last);
-    }
+    });
   });
   return {};
 }

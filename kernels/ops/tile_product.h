@@ -40,12 +40,8 @@ constexpr int kRows = 4, kBlocks = 3;
 constexpr int kRows = 3, kBlocks = 1;
 #endif
 
-/** Up to so many rows the weights' bytes are what takes time; they are asked for this far ahead, over the ends of pages. */
+/** Up to so many rows the weights' bytes are what takes time, and are asked for ahead. */
 constexpr int kFetchRows = 2;
-constexpr int64_t kFetchAhead = 4096;
-
-template <DType dtype>
-constexpr int64_t kElementBytes = dtype == DType::kF32 ? 4 : dtype == DType::kInt8 ? 1 : 2;
 
 /** `Rows` x `Blocks` results. `w` is the first tile of the first block; c is [Rows][Blocks] of 16 lanes, ldc floats from row to row. */
 template <DType dtype, int Rows, int Blocks>
@@ -65,7 +61,7 @@ GORGON_INLINE void product(const float* a, int64_t lda, const std::byte* w, int6
     for (int pair = 0; pair < kTileDepth / 2; ++pair) {
       F32x16 w_even[Blocks], w_odd[Blocks];
       if constexpr (Rows <= kFetchRows) {
-        constexpr int64_t kPairBytes = kTileElements / (kTileDepth / 2) * kElementBytes<dtype>;
+        constexpr int64_t kPairBytes = tile_bytes(dtype) / (kTileDepth / 2);
         for (int b = 0; b < Blocks; ++b) __builtin_prefetch(tiles + b * column_stride + pair * kPairBytes + kFetchAhead);
       }
       for (int b = 0; b < Blocks; ++b) load_pair<dtype>(tiles + b * column_stride, pair, w_even[b], w_odd[b]);
