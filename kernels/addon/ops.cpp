@@ -1,7 +1,8 @@
 // Bindings of single operations: typed arrays in and out, run at once on the calling thread.
 //
-// Every operation is op(isa, threads, { … }): its contract is in kernels/ops/<op>.h, and the object has the fields of its Args in camelCase.
-// Weights and caches are given as plain f32 arrays and laid out here. Outputs are arrays of the caller, written in place.
+// Every operation is op(isa, threads, { … }): its contract is in kernels/ops/<op>.h, and the object has the fields of its Args in camelCase. An
+// isa is of one backend. Weights, caches, operands and query rows are given as plain f32 arrays and laid out here, for a device in its memory
+// (call_arrays.h). Outputs are arrays of the caller, written in place.
 //
 // Timed: with timing: { leastMs, nanoseconds: Float64Array } the operation runs on, again and again, for at least leastMs for each element,
 // which becomes the nanoseconds of one call; with 0, one call for each. Laying out is never inside, nor is JavaScript. Copies of a weight or
@@ -13,12 +14,15 @@
 #include <chrono>
 #include <cmath>
 
+#include "addon/call_arrays.h"
 #include "addon/handles.h"
 #include "addon/phases.h"
 #include "addon/values.h"
+#include "ops/attention_split.h"
 #include "ops/attention_votes.h"
 #include "ops/causal_attention.h"
 #include "ops/embed.h"
+#include "ops/gated_linear.h"
 #include "ops/kv_append.h"
 #include "ops/kv_gather.h"
 #include "ops/linear.h"
@@ -27,6 +31,8 @@
 #include "ops/posterior.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
+#include "ops/rope_angles.h"
+#include "ops/rope_append.h"
 #include "ops/silu_mul.h"
 #include "ops/snapkv_select.h"
 #include "ops/stream_read.h"
@@ -78,6 +84,16 @@ int64_t read_stride(const Napi::Object& object, const char* name, int64_t width)
   return stride;
 }
 
+/** The table whose instruction set is called `isa`, and a context for it. */
+void open_backend(Napi::Env env, const std::string& isa, int threads, const Backend** backend, std::shared_ptr<Context>* context) {
+  // "auto" is the processor's best: a device is asked for by name.
+  throw_unless_ok(env, select_backend(isa == "auto" ? "cpu" : "auto", isa, backend));
+  std::unique_ptr<Context> made;
+  throw_unless_ok(env, (*backend)->make_context({threads, 0, 0}, &made));
+  throw_unless_ok(env, made->enter());
+  *context = std::move(made);
+}
+
 /** The arguments of a call: the table it asks for, a context, and its object. */
 class Call {
  public:
@@ -85,13 +101,15 @@ class Call {
     if (!info[0].IsString() || !info[1].IsNumber()) throw_argument(env_, "an operation takes (isa, threads, { ... })");
     const int64_t threads = info[1].As<Napi::Number>().Int64Value();
     if (threads < 1 || threads > 64) throw_argument(env_, "threads is not in [1, 64]");
-    throw_unless_ok(env_, select_backend("cpu", info[0].As<Napi::String>().Utf8Value(), &backend_));
-    context_ = backend_->make_context(static_cast<int>(threads));
-    // Scratch memory is as a call before this one would have left it: full of what means nothing (read as floats, of NaN).
-    constexpr int64_t kStaleBytes = int64_t{1} << 18;
-    std::byte* stale = nullptr;
-    throw_unless_ok(env_, static_cast<CpuContext&>(*context_).scratch.get(kStaleBytes, &stale));
-    std::memset(stale, 0xff, kStaleBytes);
+    open_backend(env_, info[0].As<Napi::String>().Utf8Value(), static_cast<int>(threads), &backend_, &context_);
+    arrays_ = std::make_unique<CallArrays>(*backend_, *context_);
+    if (arrays_->is_host()) {
+      // Scratch memory is as a call before this one would have left it: full of what means nothing (read as floats, of NaN).
+      constexpr int64_t kStaleBytes = int64_t{1} << 18;
+      std::byte* stale = nullptr;
+      throw_unless_ok(env_, static_cast<CpuContext&>(*context_).scratch.get(kStaleBytes, &stale));
+      std::memset(stale, 0xff, kStaleBytes);
+    }
     if (!args.Get("timing").IsUndefined()) {
       const Napi::Object timing = read_object(args.Get("timing"), "timing");
       const double least_ms = read_number(timing, "leastMs");
@@ -109,34 +127,81 @@ class Call {
   /** The first, which is the result; then as many as there are to time, in turn. */
   template <class Args>
   void run_copies(Status (*Backend::*operation)(const Args&, Context&), const Args* copies, size_t count) {
-    using Clock = std::chrono::steady_clock;
+    if (backend_->*operation == nullptr) {
+      throw to_error(env_, {StatusCode::kArgument, std::string("backend ") + backend_->name + " has this operation as a part of another one only"});
+    }
     const FlushSubnormals flush;
+    throw_unless_ok(env_, arrays_->status());
     throw_unless_ok(env_, (backend_->*operation)(copies[0], *context_));
+    throw_unless_ok(env_, arrays_->bring_back());
     size_t next = 0;
+    const auto call_next = [&] {
+      next = next + 1 < count ? next + 1 : 0;
+      return (backend_->*operation)(copies[next], *context_);
+    };
+    if (arrays_->is_host()) {
+      time_here(call_next);
+    } else {
+      time_on_device(call_next, count);
+    }
+  }
+
+  int threads() const { return context_->threads(); }
+  const Backend& backend() const { return *backend_; }
+  Context& context() { return *context_; }
+  CallArrays& arrays() { return *arrays_; }
+
+  const Napi::Object args;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  using Nanoseconds = std::chrono::duration<double, std::nano>;
+
+  template <class Next>
+  void time_here(const Next& call_next) {
     for (size_t sample = 0; sample < samples_; ++sample) {
       const auto start = Clock::now();
-      std::chrono::duration<double, std::nano> spent{};
+      Nanoseconds spent{};
       int64_t calls = 0;
       do {
         // As many again as there were: the clock is looked at seldom, and a call that was interrupted ends the sample.
-        for (int64_t more = calls == 0 ? 1 : calls; more > 0; --more, ++calls) {
-          next = next + 1 < count ? next + 1 : 0;
-          throw_unless_ok(env_, (backend_->*operation)(copies[next], *context_));
-        }
+        for (int64_t more = calls == 0 ? 1 : calls; more > 0; --more, ++calls) throw_unless_ok(env_, call_next());
         spent = Clock::now() - start;
       } while (spent.count() < least_ns_);
       nanoseconds_[sample] = spent.count() / static_cast<double>(calls);
     }
   }
 
-  int threads() const { return context_->threads(); }
+  /** Recorded calls, as a step has them, so that launching is not what is timed. */
+  template <class Next>
+  void time_on_device(const Next& call_next, size_t copies) {
+    constexpr uint64_t kKey = 1;
+    const int64_t together = std::max<int64_t>(32, static_cast<int64_t>(copies));
+    const auto body = [&]() -> Status {
+      for (int64_t i = 0; i < together; ++i) GORGON_TRY(call_next());
+      return {};
+    };
+    constexpr int kWarmUps = 3;
+    for (int i = 0; i < kWarmUps && samples_ > 0; ++i) throw_unless_ok(env_, context_->recorded(kKey, body));
+    throw_unless_ok(env_, context_->finish());
+    for (size_t sample = 0; sample < samples_; ++sample) {
+      const auto start = Clock::now();
+      Nanoseconds spent{};
+      int64_t calls = 0;
+      do {
+        for (int64_t more = calls == 0 ? 1 : calls / together; more > 0; --more, calls += together) throw_unless_ok(env_, context_->recorded(kKey, body));
+        throw_unless_ok(env_, context_->finish());
+        spent = Clock::now() - start;
+      } while (spent.count() < least_ns_);
+      nanoseconds_[sample] = spent.count() / static_cast<double>(calls);
+    }
+  }
 
-  const Napi::Object args;
-
- private:
   Napi::Env env_;
   const Backend* backend_ = nullptr;
-  std::unique_ptr<Context> context_;
+  std::shared_ptr<Context> context_;
+  /** After the context, whose memory it holds. */
+  std::unique_ptr<CallArrays> arrays_;
   double least_ns_ = 0;
   double* nanoseconds_ = nullptr;
   size_t samples_ = 0;
@@ -157,19 +222,30 @@ Napi::Value embed(const Napi::CallbackInfo& info) {
   for (int64_t t = 0; t < tokens; ++t) {
     if (ids[t] < 0 || ids[t] >= vocab) throw_argument(info.Env(), "an id is not in the table");
   }
-  call.run(&Backend::embed, {ids, tokens, read_span<uint8_t>(call.args, "table", vocab * width * dtype_size(dtype)), dtype, width,
-                             read_span<float>(call.args, "out", span(tokens, out_stride, width)), out_stride});
+  CallArrays& arrays = call.arrays();
+  const int64_t table_bytes = vocab * width * dtype_size(dtype), out_count = span(tokens, out_stride, width);
+  call.run(&Backend::embed, {arrays.input(ids, tokens), tokens, arrays.input(read_span<uint8_t>(call.args, "table", table_bytes), table_bytes), dtype, width,
+                             arrays.array(read_span<float>(call.args, "out", out_count), out_count), out_stride});
   return info.Env().Undefined();
 }
 
+/** rmsNorm: `out` is rows, or an operand where `operand` is true; it may be x. */
 Napi::Value rms_norm(const Napi::CallbackInfo& info) {
   Call call(info);
+  CallArrays& arrays = call.arrays();
   const int64_t rows = read_size(call.args, "rows"), width = read_size(call.args, "width");
   const int64_t x_stride = read_stride(call.args, "xStride", width), out_stride = read_stride(call.args, "outStride", width);
-  call.run(&Backend::rms_norm,
-           {read_span<float>(call.args, "x", span(rows, x_stride, width)), x_stride, rows, width, read_span<float>(call.args, "weight", width),
-            static_cast<float>(read_number(call.args, "eps")), read_bool(call.args, "asBf16"),
-            read_span<float>(call.args, "out", span(rows, out_stride, width)), out_stride});
+  const DType dtype = read_dtype_of(call.args);
+  const bool operand = read_bool(call.args, "operand");
+  const int64_t x_count = span(rows, x_stride, width), out_count = span(rows, out_stride, width);
+  float* x = read_span<float>(call.args, "x", x_count);
+  float* out = read_span<float>(call.args, "out", out_count);
+  const bool in_place = x == out && !operand;
+  float* x_there = in_place ? arrays.array(x, x_count) : const_cast<float*>(arrays.input(x, x_count));
+  void* out_there = operand ? arrays.operand(out, out_stride, rows, width, dtype, true) : in_place ? x_there : arrays.array(out, out_count);
+  call.run(&Backend::rms_norm, {x_there, x_stride, rows, width, arrays.input(read_span<float>(call.args, "weight", width), width),
+                                static_cast<float>(read_number(call.args, "eps")), dtype, operand, out_there,
+                                operand ? arrays.operand_stride(out_stride) : out_stride});
   return info.Env().Undefined();
 }
 
@@ -189,27 +265,46 @@ Napi::Value rope(const Napi::CallbackInfo& info) {
 
 Napi::Value silu_mul(const Napi::CallbackInfo& info) {
   Call call(info);
+  CallArrays& arrays = call.arrays();
   const int64_t rows = read_size(call.args, "rows"), width = read_size(call.args, "width");
   const int64_t x_stride = read_stride(call.args, "xStride", 2 * width), out_stride = read_stride(call.args, "outStride", width);
-  call.run(&Backend::silu_mul,
-           {read_span<float>(call.args, "x", span(rows, x_stride, 2 * width)), x_stride, rows, width, read_bool(call.args, "asBf16"),
-            read_span<float>(call.args, "out", span(rows, out_stride, width)), out_stride});
+  const DType dtype = read_dtype_of(call.args);
+  const int64_t x_count = span(rows, x_stride, 2 * width);
+  call.run(&Backend::silu_mul, {arrays.input(read_span<float>(call.args, "x", x_count), x_count), x_stride, rows, width, dtype,
+                                arrays.operand(read_span<float>(call.args, "out", span(rows, out_stride, width)), out_stride, rows, width, dtype, true),
+                                arrays.operand_stride(out_stride)});
+  return info.Env().Undefined();
+}
+
+/** ropeAngles: tables f32 [first + count, half], of which rows from `first` on are written. */
+Napi::Value rope_angles(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t half = read_size(call.args, "half"), first = read_size(call.args, "first", 0), count = read_size(call.args, "count");
+  const int64_t entries = (first + count) * half;
+  call.run(&Backend::rope_angles, {arrays.input(read_span<float>(call.args, "inverseFrequencies", half), half), half, read_float(call.args, "scale"), first,
+                                   count, arrays.array(read_span<float>(call.args, "cos", entries), entries),
+                                   arrays.array(read_span<float>(call.args, "sin", entries), entries)});
   return info.Env().Undefined();
 }
 
 // ---- products ----
 
-/** A weight in tiles, and its memory. */
+/** A weight as a backend packs it, and its memory. */
 struct Packed {
-  AlignedBuffer tiles;
+  Buffer tiles;
   PackedMatrix matrix;
 };
 
-Packed pack(Napi::Env env, const float* values, DType dtype, int64_t columns, int64_t depth) {
-  Packed packed;
-  throw_unless_ok(env, packed.tiles.allocate(packed_weight_bytes(dtype, columns, depth), "a packed weight"));
+Packed pack(Napi::Env env, const Backend& backend, Context& context, const float* values, DType dtype, int64_t columns, int64_t depth, bool gated = false) {
+  Packed packed{Buffer(context.memory()), {}};
+  throw_unless_ok(env, packed.tiles.allocate(backend.layout.packed_bytes(dtype, columns, depth, gated), "a packed weight"));
   packed.matrix = packed_weight(packed.tiles.data(), dtype, columns, depth);
-  pack_columns(values, DType::kF32, packed.tiles.data(), dtype, depth, 0, 0, columns);
+  int64_t bad_row = -1;
+  const int64_t part = gated ? columns / 2 : columns;
+  for (int64_t offset = 0; offset < columns; offset += part) {
+    throw_unless_ok(env, backend.layout.pack({values + offset * depth, DType::kF32, part, depth, packed.tiles.data(), dtype, columns, offset, gated, &bad_row}, context));
+  }
   return packed;
 }
 
@@ -225,27 +320,40 @@ Napi::Value pack_columns_of(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-constexpr napi_type_tag kPackedCopiesTag = {0x51c7e20d94fb4a36ull, 0xb08f63d1e72a4c95ull};
-using PackedCopies = std::vector<Packed>;
+/** Of the rows that meet a weight. */
+DType operand_dtype(DType packed) { return packed == DType::kInt8 ? DType::kBf16 : packed; }
 
-/** packWeight({ w, dtype, columns, depth, copies }): a weight that `linear` takes many times without laying it out again. */
+constexpr napi_type_tag kPackedCopiesTag = {0x51c7e20d94fb4a36ull, 0xb08f63d1e72a4c95ull};
+
+struct PackedCopies {
+  const Backend* backend = nullptr;
+  std::shared_ptr<Context> context;
+  /** After the context, whose memory they are in. */
+  std::vector<Packed> weights;
+};
+
+/** packWeight({ isa (auto), w, dtype, columns, depth, copies }): a weight that `linear` takes many times without laying it out again. */
 Napi::Value pack_weight(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const Napi::Object args = read_object(info[0], "the arguments of packWeight");
   const int64_t depth = read_size(args, "depth"), columns = read_size(args, "columns"), count = read_copies(args);
   auto copies = std::make_unique<PackedCopies>();
-  copies->push_back(pack(env, read_span<float>(args, "w", columns * depth), read_packed_dtype_of(args), columns, depth));
-  while (static_cast<int64_t>(copies->size()) < count) {
-    const Packed& first = copies->front();
-    Packed copy;
+  open_backend(env, args.Get("isa").IsUndefined() ? "auto" : read_string(args, "isa"), 1, &copies->backend, &copies->context);
+  copies->weights.push_back(pack(env, *copies->backend, *copies->context, read_span<float>(args, "w", columns * depth), read_packed_dtype_of(args), columns, depth));
+  Memory& memory = copies->context->memory();
+  while (static_cast<int64_t>(copies->weights.size()) < count) {
+    const Packed& first = copies->weights.front();
+    Packed copy{Buffer(memory), first.matrix};
     throw_unless_ok(env, copy.tiles.allocate(first.tiles.bytes(), "a packed weight"));
-    std::memcpy(copy.tiles.data(), first.tiles.data(), first.tiles.bytes());
-    copy.matrix = first.matrix;
+    throw_unless_ok(env, memory.copy(copy.tiles.data(), first.tiles.data(), first.tiles.bytes()));
     copy.matrix.tiles = copy.tiles.data();
-    copies->push_back(std::move(copy));
+    copies->weights.push_back(std::move(copy));
   }
+  throw_unless_ok(env, copies->context->finish());
   // So that garbage collection knows what a dead weight holds on to.
-  const auto bytes_of = [](const PackedCopies& held) { return static_cast<int64_t>(held.size()) * static_cast<int64_t>(held.front().tiles.bytes()); };
+  const auto bytes_of = [](const PackedCopies& held) {
+    return held.context->memory().is_host() ? static_cast<int64_t>(held.weights.size()) * held.weights.front().tiles.bytes() : 0;
+  };
   auto value = Napi::External<PackedCopies>::New(env, copies.get(), [bytes_of](Napi::BasicEnv finalizer_env, PackedCopies* held) {
     Napi::MemoryManagement::AdjustExternalMemory(finalizer_env, -bytes_of(*held));
     delete held;
@@ -262,25 +370,51 @@ Napi::Value linear(const Napi::CallbackInfo& info) {
   const int64_t rows = read_size(call.args, "rows"), depth = read_size(call.args, "depth"), columns = read_size(call.args, "columns");
   const int64_t width = round_up(depth, kTileDepth);
   const int64_t x_stride = read_stride(call.args, "xStride", width), out_stride = read_stride(call.args, "outStride", columns);
-  PackedCopies own;
-  const PackedCopies* copies = &own;
+  const DType dtype = call.args.Get("w").IsExternal() ? DType::kF32 : read_packed_dtype_of(call.args);
+  CallArrays& arrays = call.arrays();
+  std::vector<Packed> own;
+  const std::vector<Packed>* copies = &own;
   const Napi::Value w = call.args.Get("w");
   if (w.IsExternal()) {
     const auto external = w.As<Napi::External<PackedCopies>>();
     if (!external.CheckTypeTag(&kPackedCopiesTag)) throw_argument(info.Env(), "w is not what packWeight returned");
-    copies = external.Data();
+    if (external.Data()->context->memory().is_host() != arrays.is_host()) throw_argument(info.Env(), "w was packed for another backend");
+    copies = &external.Data()->weights;
     const PackedMatrix& matrix = copies->front().matrix;
     if (matrix.columns != columns || matrix.depth != depth) throw_argument(info.Env(), "w has another shape");
   } else {
-    own.push_back(pack(info.Env(), read_span<float>(call.args, "w", columns * depth), read_packed_dtype_of(call.args), columns, depth));
+    own.push_back(pack(info.Env(), call.backend(), call.context(), read_span<float>(call.args, "w", columns * depth), dtype, columns, depth));
   }
+  const int64_t out_count = span(rows, out_stride, columns);
+  const void* x = arrays.operand(read_span<float>(call.args, "x", span(rows, x_stride, width)), x_stride, rows, depth,
+                                 operand_dtype(copies->front().matrix.dtype), false);
+  const float* bias = arrays.input(read_optional_span<float>(call.args, "bias", columns), columns);
+  float* out = arrays.array(read_span<float>(call.args, "out", out_count), out_count);
+  const bool prompt = !call.args.Get("prompt").IsUndefined() && read_bool(call.args, "prompt");
   std::vector<LinearArgs> args;
   for (const Packed& copy : *copies) {
-    args.push_back({read_span<float>(call.args, "x", span(rows, x_stride, width)), x_stride, rows, copy.matrix,
-                    read_optional_span<float>(call.args, "bias", columns),
-                    read_span<float>(call.args, "out", span(rows, out_stride, columns)), out_stride, read_bool(call.args, "add")});
+    args.push_back({x, arrays.operand_stride(x_stride), rows, copy.matrix, bias, out, out_stride, read_bool(call.args, "add"), prompt});
   }
   call.run_copies(&Backend::linear, args.data(), args.size());
+  return info.Env().Undefined();
+}
+
+/** gatedLinear: w f32 [2F, K], gate's rows then up's, packed here as `dtype`; bias f32 [2F] or null. */
+Napi::Value gated_linear(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t rows = read_size(call.args, "rows"), depth = read_size(call.args, "depth"), ffn = read_size(call.args, "ffn");
+  const int64_t width = round_up(depth, kTileDepth);
+  const int64_t x_stride = read_stride(call.args, "xStride", width), out_stride = read_stride(call.args, "outStride", ffn);
+  const DType packed_dtype = read_packed_dtype_of(call.args), dtype = operand_dtype(packed_dtype);
+  const Packed w = pack(info.Env(), call.backend(), call.context(), read_span<float>(call.args, "w", 2 * ffn * depth), packed_dtype, 2 * ffn, depth, true);
+  std::byte* workspace = nullptr;
+  throw_unless_ok(info.Env(), arrays.reserve(rows * 2 * ffn * static_cast<int64_t>(sizeof(float)), &workspace));
+  call.run(&Backend::gated_linear,
+           {arrays.operand(read_span<float>(call.args, "x", span(rows, x_stride, width)), x_stride, rows, depth, dtype, false), arrays.operand_stride(x_stride),
+            rows, w.matrix, arrays.input(read_optional_span<float>(call.args, "bias", 2 * ffn), 2 * ffn), dtype, reinterpret_cast<float*>(workspace),
+            arrays.operand(read_span<float>(call.args, "out", span(rows, out_stride, ffn)), out_stride, rows, ffn, dtype, true),
+            arrays.operand_stride(out_stride), read_bool(call.args, "prompt")});
   return info.Env().Undefined();
 }
 
@@ -298,37 +432,41 @@ Napi::Value medusa_heads(const Napi::CallbackInfo& info) {
   const float* bias_values = read_optional_span<float>(call.args, "biases", head_count * block_count * width);
   const float* projection_values = read_span<float>(call.args, "projection", (shared ? 1 : head_count) * columns * width);
 
+  CallArrays& arrays = call.arrays();
+  const float* bias_there = arrays.input(bias_values, head_count * block_count * width);
   std::vector<Packed> packed;
   std::vector<PackedMatrix> blocks;
   std::vector<const float*> biases;
   std::vector<MedusaHeadWeights> heads;
   for (int64_t i = 0; i < head_count * block_count; ++i) {
-    packed.push_back(pack(env, block_values + i * width * width, dtype, width, width));
+    packed.push_back(pack(env, call.backend(), call.context(), block_values + i * width * width, dtype, width, width));
     blocks.push_back(packed.back().matrix);
-    biases.push_back(bias_values == nullptr ? nullptr : bias_values + i * width);
+    biases.push_back(bias_there == nullptr ? nullptr : bias_there + i * width);
   }
   for (int64_t h = 0; h < head_count; ++h) {
-    if (h == 0 || !shared) packed.push_back(pack(env, projection_values + h * columns * width, dtype, columns, width));
+    if (h == 0 || !shared) packed.push_back(pack(env, call.backend(), call.context(), projection_values + h * columns * width, dtype, columns, width));
     heads.push_back({blocks.data() + h * block_count, biases.data() + h * block_count, packed.back().matrix});
   }
-  AlignedBuffer workspace;
-  throw_unless_ok(env, workspace.allocate((2 * head_count + 1) * rows * x_stride * static_cast<int64_t>(sizeof(float)), "a workspace"));
+  std::byte* workspace = nullptr;
+  throw_unless_ok(env, arrays.reserve((2 * head_count + 1) * rows * x_stride * static_cast<int64_t>(sizeof(float)), &workspace));
+  const int64_t x_count = span(rows, x_stride, padded), logits_count = span(head_count * rows, logits_stride, columns);
   call.run(&Backend::medusa_heads,
-           {read_span<float>(call.args, "x", span(rows, x_stride, padded)), x_stride, rows, width, heads.data(), head_count, block_count, shared,
-            workspace.as<float>(), read_span<float>(call.args, "logits", span(head_count * rows, logits_stride, columns)), logits_stride});
+           {arrays.input(read_span<float>(call.args, "x", x_count), x_count), x_stride, rows, width, heads.data(), head_count, block_count, shared,
+            operand_dtype(dtype), reinterpret_cast<float*>(workspace), arrays.array(read_span<float>(call.args, "logits", logits_count), logits_count),
+            logits_stride});
   return env.Undefined();
 }
 
 // ---- caches ----
 
 /** Views of caches given as bytes: cacheK, cacheV and positions (or null), [Hkv] each, of `capacity` rows. */
-std::vector<MutableKvHead> read_raw_heads(const Napi::Object& args, int64_t kv_heads, int64_t head_dim, DType dtype, int64_t capacity) {
+std::vector<KvHead> read_raw_heads(const Napi::Object& args, int64_t kv_heads, int64_t head_dim, DType dtype, int64_t capacity) {
   const int64_t groups = divide_up(capacity, kRowGroup);
   const int64_t k_bytes = groups * k_group_bytes(dtype, head_dim), v_bytes = groups * v_group_bytes(dtype, head_dim);
   uint8_t* k = read_span<uint8_t>(args, "cacheK", kv_heads * k_bytes);
   uint8_t* v = read_span<uint8_t>(args, "cacheV", kv_heads * v_bytes);
   int32_t* positions = read_optional_span<int32_t>(args, "positions", kv_heads * capacity);
-  std::vector<MutableKvHead> heads;
+  std::vector<KvHead> heads;
   for (int64_t h = 0; h < kv_heads; ++h) {
     heads.push_back({reinterpret_cast<std::byte*>(k + h * k_bytes), reinterpret_cast<std::byte*>(v + h * v_bytes),
                      positions == nullptr ? nullptr : positions + h * capacity});
@@ -343,7 +481,7 @@ Napi::Value kv_append(const Napi::CallbackInfo& info) {
   const int64_t k_stride = read_stride(call.args, "kStride", kv_heads * head_dim), v_stride = read_stride(call.args, "vStride", kv_heads * head_dim);
   const DType dtype = read_dtype_of(call.args);
   if (rows + tokens > capacity) throw_argument(info.Env(), "the cache has no room for the tokens");
-  const std::vector<MutableKvHead> heads = read_raw_heads(call.args, kv_heads, head_dim, dtype, capacity);
+  const std::vector<KvHead> heads = read_raw_heads(call.args, kv_heads, head_dim, dtype, capacity);
   call.run(&Backend::kv_append, {read_span<float>(call.args, "k", span(tokens, k_stride, kv_heads * head_dim)), k_stride,
                                  read_span<float>(call.args, "v", span(tokens, v_stride, kv_heads * head_dim)), v_stride, tokens, heads.data(),
                                  kv_heads, head_dim, dtype, rows, read_integer(call.args, "position", 0, INT32_MAX),
@@ -365,8 +503,10 @@ Napi::Value kv_gather(const Napi::CallbackInfo& info) {
       if (row < 0 || first + row >= capacity || (i > 0 && row <= keep[h * stride + i - 1])) throw_argument(info.Env(), "keep is not ascending rows");
     }
   }
-  const std::vector<MutableKvHead> heads = read_raw_heads(call.args, kv_heads, head_dim, dtype, capacity);
-  call.run(&Backend::kv_gather, {heads.data(), kv_heads, head_dim, dtype, first, keep, stride, count});
+  const std::vector<KvHead> heads = read_raw_heads(call.args, kv_heads, head_dim, dtype, capacity);
+  CallArrays& arrays = call.arrays();
+  call.run(&Backend::kv_gather, {arrays.cache(heads, head_dim, dtype, capacity, true), kv_heads, head_dim, dtype, first,
+                                 arrays.input(keep, span(kv_heads, stride, count)), stride, count});
   return info.Env().Undefined();
 }
 
@@ -382,7 +522,7 @@ Cache read_cache(const Napi::Object& args, int64_t rows, int64_t kv_heads, int64
   const Napi::Object object = read_object(args.Get("cache"), "cache");
   const float* k_values = read_span<float>(object, "k", kv_heads * rows * head_dim);
   const float* v_values = read_span<float>(object, "v", kv_heads * rows * head_dim);
-  const int32_t* positions = read_optional_span<int32_t>(object, "positions", kv_heads * rows);
+  int32_t* positions = read_optional_span<int32_t>(object, "positions", kv_heads * rows);
   const std::vector<float> poison(head_dim, static_cast<float>(read_number(object, "poison")));
 
   const int64_t groups = divide_up(rows + kPoisonedRows, kRowGroup);
@@ -423,57 +563,159 @@ Napi::Value causal_attention(const Napi::CallbackInfo& info) {
   const int64_t tokens = read_size(call.args, "tokens"), rows = read_size(call.args, "rows", 0);
   const int64_t out_stride = read_stride(call.args, "outStride", shape.out_row());
   const int64_t copies = read_copies(call.args);
+  const int64_t skip = call.args.Get("skip").IsUndefined() ? 0 : read_integer(call.args, "skip", 0, tokens - 1), needed = tokens - skip;
+  CallArrays& arrays = call.arrays();
+  const void* q = arrays.queries(read_span<float>(call.args, "q", tokens * shape.q_row()), tokens, shape.query_heads, shape.head_dim, shape.dtype, false);
+  const int64_t query_stride = arrays.query_stride(shape.query_heads, shape.head_dim);
+  void* out = arrays.operand(read_span<float>(call.args, "out", span(needed, out_stride, shape.out_row())), out_stride, needed, shape.out_row(), shape.dtype, true);
   std::vector<Cache> caches;
   std::vector<CausalAttentionArgs> args;
   for (int64_t i = 0; i < copies; ++i) {
     caches.push_back(read_cache(call.args, rows + tokens, shape.kv_heads, shape.head_dim, shape.dtype));
-    args.push_back({read_span<float>(call.args, "q", tokens * shape.q_row()), caches.back().heads.data(), shape.dtype, tokens, rows,
-                    shape.query_heads, shape.kv_heads, shape.head_dim, read_integer(call.args, "position", 0, INT32_MAX / 2), shape.window,
-                    read_span<float>(call.args, "out", span(tokens, out_stride, shape.out_row())), out_stride});
+    args.push_back({q, query_stride, arrays.cache(caches.back().heads, shape.head_dim, shape.dtype, rows + tokens, false), shape.dtype, tokens, skip, rows,
+                    shape.query_heads, shape.kv_heads, shape.head_dim, read_integer(call.args, "position", 0, INT32_MAX / 2), shape.window, out,
+                    arrays.operand_stride(out_stride)});
   }
   call.run_copies(&Backend::causal_attention, args.data(), args.size());
   return info.Env().Undefined();
 }
 
-/** treeAttention: items [{ q, cache, nodes, rows, depths, paths, pathStride, position, out }]. */
-Napi::Value tree_attention(const Napi::CallbackInfo& info) {
-  Call call(info);
-  const Napi::Env env = info.Env();
-  const AttentionShape shape(call.args);
-  const int64_t out_stride = read_stride(call.args, "outStride", shape.out_row());
-  const Napi::Value list = call.args.Get("items");
-  if (!list.IsArray()) throw_argument(env, "items is not an array");
-  const uint32_t count = list.As<Napi::Array>().Length();
-  const int64_t copies = read_copies(call.args);
-  std::vector<Cache> caches;
-  std::vector<TreeAttentionItem> items;
-  for (uint32_t i = 0; i < count; ++i) {
-    const Napi::Object object = read_object(list.As<Napi::Array>().Get(i), "an item");
+/** The items of a pass, read from [{ cache, nodes, rows, depths, paths, pathStride, position, splitRows (64) }]. */
+class Pass {
+ public:
+  Pass(Napi::Env env, const Napi::Value& value) : env_(env) {
+    if (!value.IsArray()) throw_argument(env, "items is not an array");
+    const auto list = value.As<Napi::Array>();
+    for (uint32_t i = 0; i < list.Length(); ++i) add(read_object(list.Get(i), "an item"));
+  }
+
+  /** [items] in the backend's memory, with one cache each: every item's copy `copy`, laid out for attention. */
+  const PassItem* place(CallArrays& arrays, const std::vector<const KvHead*>& heads) {
+    std::vector<PassItem> placed = items;
+    for (size_t i = 0; i < placed.size(); ++i) {
+      PassItem& item = placed[i];
+      item.heads = heads[i];
+      item.depths = arrays.input(item.depths, item.tokens);
+      item.paths = arrays.input(item.paths, item.tokens * item.path_stride);
+    }
+    if (arrays.is_host()) {
+      lists_.push_back(std::move(placed));
+      return lists_.back().data();
+    }
+    return arrays.input(placed.data(), static_cast<int64_t>(placed.size()));
+  }
+
+  std::vector<Napi::Object> objects;
+  std::vector<PassItem> items;
+  int64_t tokens = 0;
+  int64_t most_rows = 0;
+
+ private:
+  void add(const Napi::Object& object) {
     const int64_t nodes = read_integer(object, "nodes", 1, kMaxTreeNodes), rows = read_size(object, "rows", 0);
     const int64_t path_stride = read_size(object, "pathStride");
     const int32_t* depths = read_span<int32_t>(object, "depths", nodes);
     const int32_t* paths = read_span<int32_t>(object, "paths", nodes * path_stride);
     for (int64_t n = 0; n < nodes; ++n) {
-      if (depths[n] < 0 || depths[n] >= path_stride || depths[n] >= kMaxTreeNodes) throw_argument(env, "a depth does not fit its path");
+      if (depths[n] < 0 || depths[n] >= path_stride || depths[n] >= kMaxTreeNodes) throw_argument(env_, "a depth does not fit its path");
       for (int64_t d = 0; d <= depths[n]; ++d) {
-        if (paths[n * path_stride + d] < 0 || paths[n * path_stride + d] >= nodes) throw_argument(env, "a path names a node that is not there");
+        if (paths[n * path_stride + d] < 0 || paths[n * path_stride + d] >= nodes) throw_argument(env_, "a path names a node that is not there");
       }
     }
-    for (int64_t copy = 0; copy < copies; ++copy) {
-      caches.push_back(read_cache(object, rows + nodes, shape.kv_heads, shape.head_dim, shape.dtype));
-    }
-    items.push_back({read_span<float>(object, "q", nodes * shape.q_row()), nullptr, nodes, rows, depths, paths, path_stride,
-                     read_integer(object, "position", 0, INT32_MAX / 2), read_span<float>(object, "out", span(nodes, out_stride, shape.out_row()))});
+    const int64_t split_rows = object.Get("splitRows").IsUndefined() ? attention_split_rows(rows) : read_size(object, "splitRows");
+    items.push_back({tokens, nodes, rows, read_integer(object, "position", 0, INT32_MAX / 2), nullptr, depths, paths, path_stride, split_rows});
+    objects.push_back(object);
+    tokens += nodes;
+    most_rows = std::max(most_rows, rows + nodes);
   }
-  std::vector<std::vector<TreeAttentionItem>> lists(copies, items);
+
+  Napi::Env env_;
+  std::vector<std::vector<PassItem>> lists_;
+};
+
+/** treeAttention: items as Pass's, each with its q and out, which stand behind each other in the pass. */
+Napi::Value tree_attention(const Napi::CallbackInfo& info) {
+  Call call(info);
+  const AttentionShape shape(call.args);
+  CallArrays& arrays = call.arrays();
+  const int64_t out_stride = read_stride(call.args, "outStride", shape.out_row()), copies = read_copies(call.args);
+  Pass pass(info.Env(), call.args.Get("items"));
+  // All items' rows in one array each, as in a pass; poison between them stays where it is.
+  std::vector<float> q(pass.tokens * shape.q_row()), out(pass.tokens * out_stride);
+  std::vector<float*> outs;
+  for (size_t i = 0; i < pass.items.size(); ++i) {
+    const PassItem& item = pass.items[i];
+    const float* item_q = read_span<float>(pass.objects[i], "q", item.tokens * shape.q_row());
+    std::copy_n(item_q, item.tokens * shape.q_row(), q.data() + item.first * shape.q_row());
+    outs.push_back(read_span<float>(pass.objects[i], "out", span(item.tokens, out_stride, shape.out_row())));
+    std::copy_n(outs.back(), span(item.tokens, out_stride, shape.out_row()), out.data() + item.first * out_stride);
+  }
+  const void* q_there = arrays.queries(q.data(), pass.tokens, shape.query_heads, shape.head_dim, shape.dtype, false);
+  void* out_there = arrays.operand(out.data(), out_stride, pass.tokens, shape.out_row(), shape.dtype, true);
+  std::vector<Cache> caches;
   std::vector<TreeAttentionArgs> args;
   for (int64_t copy = 0; copy < copies; ++copy) {
-    for (uint32_t i = 0; i < count; ++i) lists[copy][i].heads = caches[i * copies + copy].heads.data();
-    args.push_back({lists[copy].data(), static_cast<int64_t>(count), shape.dtype, shape.query_heads, shape.kv_heads, shape.head_dim, shape.window,
-                    out_stride});
+    std::vector<const KvHead*> heads;
+    for (size_t i = 0; i < pass.items.size(); ++i) {
+      const int64_t rows = pass.items[i].rows + pass.items[i].tokens;
+      caches.push_back(read_cache(pass.objects[i], rows, shape.kv_heads, shape.head_dim, shape.dtype));
+      heads.push_back(arrays.cache(caches.back().heads, shape.head_dim, shape.dtype, rows, false));
+    }
+    // A cache's heads stay where they are when `caches` grows: they are memory of their own.
+    args.push_back({q_there, arrays.query_stride(shape.query_heads, shape.head_dim), pass.place(arrays, heads), static_cast<int64_t>(pass.items.size()),
+                    pass.tokens, pass.most_rows, 0, shape.dtype, shape.query_heads, shape.kv_heads, shape.head_dim, shape.window, out_there,
+                    arrays.operand_stride(out_stride)});
   }
   call.run_copies(&Backend::tree_attention, args.data(), args.size());
-  return env.Undefined();
+  for (size_t i = 0; i < pass.items.size(); ++i) {
+    const PassItem& item = pass.items[i];
+    std::copy_n(out.data() + item.first * out_stride, span(item.tokens, out_stride, shape.out_row()), outs[i]);
+  }
+  return info.Env().Undefined();
+}
+
+/**
+ * ropeAppend: qkv f32 [T, qkvStride]; items [{ nodes, rows, depths, paths, pathStride, position, cacheK, cacheV, positions, capacity }], whose
+ * caches are as kvAppend's; q f32 [T, Hq, D'].
+ */
+Napi::Value rope_append(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t query_heads = read_size(call.args, "queryHeads"), kv_heads = read_size(call.args, "kvHeads");
+  const int64_t head_dim = read_integer(call.args, "headDim", 2, kMaxHeadDim), half = head_dim / 2;
+  const DType dtype = read_dtype_of(call.args);
+  const int64_t qkv_stride = read_stride(call.args, "qkvStride", (query_heads + 2 * kv_heads) * head_dim);
+  Pass pass(info.Env(), call.args.Get("items"));
+  const int64_t table_rows = read_size(call.args, "tableRows"), tokens = pass.tokens;
+  const int64_t qkv_count = span(tokens, qkv_stride, (query_heads + 2 * kv_heads) * head_dim);
+  std::vector<int32_t> positions;
+  std::vector<const KvHead*> heads;
+  std::vector<std::vector<KvHead>> views;
+  for (size_t i = 0; i < pass.items.size(); ++i) {
+    const PassItem& item = pass.items[i];
+    const int64_t capacity = read_size(pass.objects[i], "capacity");
+    if (item.rows + item.tokens > capacity) throw_argument(info.Env(), "the cache has no room for the tokens");
+    views.push_back(read_raw_heads(pass.objects[i], kv_heads, head_dim, dtype, capacity));
+    heads.push_back(arrays.cache(views.back(), head_dim, dtype, capacity, true));
+    for (int64_t t = 0; t < item.tokens; ++t) positions.push_back(static_cast<int32_t>(item.position + item.depths[t]));
+  }
+  for (const int32_t position : positions) {
+    if (position >= table_rows) throw_argument(info.Env(), "a position is not in the tables");
+  }
+  const auto table = [&](const char* name) { return arrays.input(read_span<float>(call.args, name, table_rows * half), table_rows * half); };
+  const auto norm = [&](const char* name) { return arrays.input(read_optional_span<float>(call.args, name, head_dim), head_dim); };
+  std::byte* workspace = nullptr;
+  throw_unless_ok(info.Env(), arrays.reserve(tokens * (kv_heads + 1) * head_dim * static_cast<int64_t>(sizeof(float)), &workspace));
+  float* q = read_span<float>(call.args, "q", tokens * query_heads * round_up(head_dim, kTileDepth));
+  // The CPU normalises in place: not JavaScript's array.
+  std::vector<float> qkv(qkv_count);
+  std::copy_n(read_span<float>(call.args, "qkv", qkv_count), qkv_count, qkv.data());
+  call.run(&Backend::rope_append,
+           {arrays.array(qkv.data(), qkv_count), qkv_stride, tokens, query_heads, kv_heads, head_dim, norm("qNorm"), norm("kNorm"),
+            static_cast<float>(read_number(call.args, "eps")), table("cos"), table("sin"), arrays.input(positions.data(), tokens), dtype,
+            arrays.queries(q, tokens, query_heads, head_dim, dtype, true), arrays.query_stride(query_heads, head_dim),
+            reinterpret_cast<float*>(workspace), pass.place(arrays, heads), static_cast<int64_t>(pass.items.size()), 0});
+  return info.Env().Undefined();
 }
 
 Napi::Value attention_votes(const Napi::CallbackInfo& info) {
@@ -482,10 +724,13 @@ Napi::Value attention_votes(const Napi::CallbackInfo& info) {
   const int64_t tokens = read_size(call.args, "tokens"), rows = read_size(call.args, "rows", 0);
   const int64_t vote_rows = read_integer(call.args, "voteRows", 0, rows + tokens), stride = read_stride(call.args, "votesStride", vote_rows);
   const Cache cache = read_cache(call.args, rows + tokens, shape.kv_heads, shape.head_dim, shape.dtype);
+  CallArrays& arrays = call.arrays();
+  const int64_t votes_count = span(shape.query_heads, stride, vote_rows);
+  const void* q = arrays.queries(read_span<float>(call.args, "q", tokens * shape.q_row()), tokens, shape.query_heads, shape.head_dim, shape.dtype, false);
   call.run(&Backend::attention_votes,
-           {read_span<float>(call.args, "q", tokens * shape.q_row()), cache.heads.data(), shape.dtype, tokens, rows, shape.query_heads,
-            shape.kv_heads, shape.head_dim, read_integer(call.args, "position", 0, INT32_MAX / 2), shape.window, vote_rows,
-            read_span<float>(call.args, "votes", span(shape.query_heads, stride, vote_rows)), stride});
+           {q, arrays.query_stride(shape.query_heads, shape.head_dim), arrays.cache(cache.heads, shape.head_dim, shape.dtype, rows + tokens, false), shape.dtype,
+            tokens, rows, shape.query_heads, shape.kv_heads, shape.head_dim, read_integer(call.args, "position", 0, INT32_MAX / 2), shape.window, vote_rows,
+            arrays.array(read_span<float>(call.args, "votes", votes_count), votes_count), stride});
   return info.Env().Undefined();
 }
 
@@ -495,11 +740,13 @@ Napi::Value snapkv_select(const Napi::CallbackInfo& info) {
   const int64_t count = read_integer(call.args, "count", 0, n), votes_stride = read_stride(call.args, "votesStride", n);
   const int64_t rows_stride = read_stride(call.args, "rowsStride", count);
   if (query_heads % kv_heads != 0) throw_argument(info.Env(), "queryHeads is not a multiple of kvHeads");
+  CallArrays& arrays = call.arrays();
+  const int64_t votes_count = span(query_heads, votes_stride, n), rows_count = span(kv_heads, rows_stride, count);
   call.run(&Backend::snapkv_select,
-           {read_span<float>(call.args, "votes", span(query_heads, votes_stride, n)), votes_stride, query_heads, kv_heads, n,
+           {arrays.input(read_span<float>(call.args, "votes", votes_count), votes_count), votes_stride, query_heads, kv_heads, n,
             read_string(call.args, "pool") == "max" ? Pool::kMax : Pool::kAverage, read_size(call.args, "poolSize"),
             read_string(call.args, "groupReduce") == "max" ? GroupReduce::kMax : GroupReduce::kMean, count,
-            read_span<int32_t>(call.args, "rows", span(kv_heads, rows_stride, count)), rows_stride});
+            arrays.array(read_span<int32_t>(call.args, "rows", rows_count), rows_count), rows_stride});
   return info.Env().Undefined();
 }
 
@@ -509,8 +756,10 @@ Napi::Value top_k(const Napi::CallbackInfo& info) {
   Call call(info);
   const int64_t rows = read_size(call.args, "rows"), columns = read_size(call.args, "columns"), stride = read_stride(call.args, "stride", columns);
   const int64_t k = read_size(call.args, "k", 0);
-  call.run(&Backend::top_k, {read_span<float>(call.args, "scores", span(rows, stride, columns)), stride, rows, columns, static_cast<int32_t>(k),
-                             read_span<int32_t>(call.args, "ids", rows * k)});
+  CallArrays& arrays = call.arrays();
+  const int64_t scores_count = span(rows, stride, columns);
+  call.run(&Backend::top_k, {arrays.input(read_span<float>(call.args, "scores", scores_count), scores_count), stride, rows, columns, static_cast<int32_t>(k),
+                             arrays.array(read_span<int32_t>(call.args, "ids", rows * k), rows * k)});
   return info.Env().Undefined();
 }
 
@@ -575,7 +824,7 @@ Napi::Value posterior(const Napi::CallbackInfo& info) {
     const Napi::Object object = read_object(list.As<Napi::Array>().Get(i), "a node");
     PosteriorNode& node = nodes[i];
     sampling[i] = read_sampling_params(read_object(object.Get("sampling"), "sampling"), vocab);
-    node.logits = read_span<float>(object, "logits", vocab);
+    node.logits = call.arrays().input(read_span<float>(object, "logits", vocab), vocab);
     node.sampling = &sampling[i];
     node.in_prompt = read_optional_span<uint8_t>(object, "inPrompt", vocab);
     node.output_counts = read_optional_span<int32_t>(object, "outputCounts", vocab);
@@ -642,14 +891,23 @@ Napi::Value stream_read(const Napi::CallbackInfo& info) {
   const float* values = read_data<float>(call.args.Get("values"), "values", &value_count);
   if (value_count == 0) throw_argument(env, "values is empty");
   std::vector<double> sums(call.threads());
-  std::vector<AlignedBuffer> buffers(copies);
+  const int64_t prefetch_lines = read_integer(call.args, "prefetchLines", 0, kMaxSize);
+  AlignedBuffer image;
+  throw_unless_ok(env, image.allocate(lines * kLineFloats * static_cast<int64_t>(sizeof(float)), "a buffer to read"));
+  for (int64_t i = 0; i < lines * kLineFloats; i += static_cast<int64_t>(value_count)) {
+    std::memcpy(image.as<float>() + i, values, std::min<int64_t>(value_count, lines * kLineFloats - i) * sizeof(float));
+  }
+  double* sums_there = call.arrays().array(sums.data(), call.threads());
+  std::vector<AlignedBuffer> buffers(call.arrays().is_host() ? copies : 0);
   std::vector<StreamReadArgs> args;
-  for (AlignedBuffer& buffer : buffers) {
-    throw_unless_ok(env, buffer.allocate(lines * kLineFloats * static_cast<int64_t>(sizeof(float)), "a buffer to read"));
-    for (int64_t i = 0; i < lines * kLineFloats; i += static_cast<int64_t>(value_count)) {
-      std::memcpy(buffer.as<float>() + i, values, std::min<int64_t>(value_count, lines * kLineFloats - i) * sizeof(float));
+  for (int64_t i = 0; i < copies; ++i) {
+    const float* there = call.arrays().input(image.as<float>(), lines * kLineFloats);
+    if (call.arrays().is_host()) {
+      throw_unless_ok(env, buffers[i].allocate(image.bytes(), "a buffer to read"));
+      std::memcpy(buffers[i].data(), image.data(), image.bytes());
+      there = buffers[i].as<float>();
     }
-    args.push_back({buffer.as<float>(), lines, streams, read_integer(call.args, "prefetchLines", 0, kMaxSize), sums.data()});
+    args.push_back({there, lines, streams, prefetch_lines, sums_there});
   }
   call.run_copies(&Backend::stream_read, args.data(), args.size());
   return write_sums(env, sums);
@@ -691,18 +949,18 @@ Napi::Value forward_logits(const Napi::CallbackInfo& info) {
   if (chunk < 1) throw_argument(env, "chunk out of range");
   const std::lock_guard<std::mutex> lock(model.mutex());
   const FlushSubnormals flush;
-  AlignedBuffer x;
-  KvCache cache(model.kv_shape());
+  throw_unless_ok(env, model.context().enter());
+  Buffer x(model.memory());
+  KvCache cache = model.make_cache();
   const auto go_on = [](auto...) { return Status(); };
   throw_unless_ok(env, run_text(model, tokens, count, chunk, &x, &cache, go_on, go_on, go_on));
   auto out = Napi::Float32Array::New(env, static_cast<size_t>(count * model.shape().vocab));
   for (int64_t first = 0; first < count; first += chunk) {
     const int64_t rows = std::min(chunk, count - first);
-    float* hidden = x.as<float>() + first * model.hidden_stride();
-    throw_unless_ok(env, model.final_norm(hidden, rows, hidden));
+    const int64_t vocab = model.shape().vocab;
     const float* logits;
-    throw_unless_ok(env, model.logits(hidden, rows, &logits));
-    std::memcpy(out.Data() + first * model.shape().vocab, logits, rows * model.shape().vocab * sizeof(float));
+    throw_unless_ok(env, model.logits(x.as<float>() + first * model.hidden_stride(), rows, &logits));
+    throw_unless_ok(env, model.memory().download(out.Data() + first * vocab, logits, rows * vocab * static_cast<int64_t>(sizeof(float))));
   }
   return out;
 }
@@ -727,23 +985,25 @@ Napi::Value forward_votes(const Napi::CallbackInfo& info) {
   const std::lock_guard<std::mutex> lock(model.mutex());
   const FlushSubnormals flush;
   const ModelShape& shape = model.shape();
-  const int64_t stride = model.query_stride(), floats = static_cast<int64_t>(sizeof(float));
-  AlignedBuffer x, queries;
-  throw_unless_ok(env, queries.allocate(count * stride * floats, "queries"));
+  throw_unless_ok(env, model.context().enter());
+  const int64_t row_bytes = model.query_row_bytes(), votes_bytes = shape.query_heads * count * static_cast<int64_t>(sizeof(float));
+  Buffer x(model.memory()), queries(model.memory()), votes(model.memory());
+  throw_unless_ok(env, queries.allocate(count * row_bytes, "queries"));
+  throw_unless_ok(env, votes.allocate(votes_bytes, "attention votes"));
   auto out = Napi::Float32Array::New(env, static_cast<size_t>(shape.layers * range_count * shape.query_heads * count));
-  KvCache cache(model.kv_shape());
+  KvCache cache = model.make_cache();
   const auto keep_queries = [&](int64_t, int64_t first, int64_t rows) {
-    std::memcpy(queries.as<float>() + first * stride, model.queries(), rows * stride * floats);
-    return Status();
+    return model.memory().copy(queries.data() + first * row_bytes, model.queries(), rows * row_bytes);
   };
   const auto vote = [&](int64_t layer) -> Status {
     for (int64_t r = 0; r < range_count; ++r) {
       const int64_t first = ranges[2 * r], end = ranges[2 * r + 1];
-      float* votes = out.Data() + (layer * range_count + r) * shape.query_heads * count;
-      GORGON_TRY(model.backend().attention_votes({queries.as<float>() + first * stride, cache.const_heads(layer), model.weights().dtype, end - first,
+      GORGON_TRY(model.memory().fill(votes.data(), 0, votes_bytes));
+      GORGON_TRY(model.backend().attention_votes({queries.data() + first * row_bytes, model.query_stride(), cache.heads(layer), model.weights().dtype, end - first,
                                                   first, shape.query_heads, shape.kv_heads, shape.head_dim, first, shape.sliding_windows[layer], end,
-                                                  votes, count},
+                                                  votes.as<float>(), count},
                                                  model.context()));
+      GORGON_TRY(model.memory().download(out.Data() + (layer * range_count + r) * shape.query_heads * count, votes.data(), votes_bytes));
     }
     return {};
   };
@@ -793,10 +1053,13 @@ Napi::Object export_ops(Napi::Env env) {
   add("embed", embed);
   add("rmsNorm", rms_norm);
   add("rope", rope);
+  add("ropeAngles", rope_angles);
+  add("ropeAppend", rope_append);
   add("siluMul", silu_mul);
   add("packColumns", pack_columns_of);
   add("packWeight", pack_weight);
   add("linear", linear);
+  add("gatedLinear", gated_linear);
   add("medusaHeads", medusa_heads);
   add("kvAppend", kv_append);
   add("kvGather", kv_gather);

@@ -193,6 +193,7 @@ HeadsSpec read_heads(const Napi::Object& spec) {
   heads.files = read_strings(object, "files");
   heads.tensors = read_tensors(object, "tensors");
   if (!object.Get("tokenMap").IsNull()) heads.token_map = read_array<int32_t>(object, "tokenMap");
+  if (!object.Get("sharedProjection").IsUndefined()) heads.shared_projection = read_bool(object, "sharedProjection");
   return heads;
 }
 
@@ -308,28 +309,44 @@ Napi::Value write_list(Napi::Env env, const Items& items, const Write& write) {
 
 }  // namespace
 
-Napi::Value list_backends(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
+namespace {
+
+/** { name, usable, detail, isas, devices } of the tables of one name. */
+Napi::Object write_backend(Napi::Env env, const std::string& name, const std::string& detail, const std::vector<Device>& devices) {
   auto isas = Napi::Array::New(env);
+  bool usable = false;
   for (const Backend* table : backends()) {
+    if (table->name != name) continue;
     auto isa = Napi::Object::New(env);
     isa.Set("name", Napi::String::New(env, table->isa));
     isa.Set("usable", Napi::Boolean::New(env, table->usable()));
     isas.Set(isas.Length(), isa);
+    usable = usable || table->usable();
   }
-  auto cpu = Napi::Object::New(env);
-  cpu.Set("name", Napi::String::New(env, "cpu"));
-  cpu.Set("usable", Napi::Boolean::New(env, true));
-  cpu.Set("detail", Napi::String::New(env, std::to_string(physical_cores()) + " physical cores"));
-  cpu.Set("isas", isas);
-  auto cuda = Napi::Object::New(env);
-  cuda.Set("name", Napi::String::New(env, "cuda"));
-  cuda.Set("usable", Napi::Boolean::New(env, false));
-  cuda.Set("detail", Napi::String::New(env, cuda_detail()));
-  cuda.Set("isas", Napi::Array::New(env));
+  auto backend = Napi::Object::New(env);
+  backend.Set("name", Napi::String::New(env, name));
+  backend.Set("usable", Napi::Boolean::New(env, usable));
+  backend.Set("detail", Napi::String::New(env, detail));
+  backend.Set("isas", isas);
+  backend.Set("devices", write_list(env, devices, [&](const Device& device) {
+                auto object = Napi::Object::New(env);
+                object.Set("name", Napi::String::New(env, device.name));
+                object.Set("memoryBytes", Napi::Number::New(env, static_cast<double>(device.memory_bytes)));
+                object.Set("freeBytes", Napi::Number::New(env, static_cast<double>(device.free_bytes)));
+                object.Set("computeCapability", Napi::String::New(env, std::to_string(device.major) + "." + std::to_string(device.minor)));
+                object.Set("multiprocessors", Napi::Number::New(env, device.multiprocessors));
+                return object;
+              }));
+  return backend;
+}
+
+}  // namespace
+
+Napi::Value list_backends(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
   auto list = Napi::Array::New(env);
-  list.Set(0u, cpu);
-  list.Set(1u, cuda);
+  list.Set(0u, write_backend(env, "cpu", std::to_string(physical_cores()) + " physical cores", {}));
+  list.Set(1u, write_backend(env, "cuda", cuda_detail(), cuda_devices()));
   return list;
 }
 
@@ -339,7 +356,12 @@ Napi::Value open_model_async(const Napi::CallbackInfo& info) {
   auto spec = std::make_shared<ModelSpec>();
   spec->backend = read_string(object, "backend");
   spec->isa = read_string(object, "isa");
-  spec->threads = static_cast<int>(read_integer(object, "threads", 0, 1024));
+  spec->context.threads = static_cast<int>(read_integer(object, "threads", 0, 1024));
+  if (!object.Get("device").IsUndefined()) spec->context.device = static_cast<int>(read_integer(object, "device", 0, 1024));
+  if (!object.Get("memoryBudget").IsUndefined()) spec->context.memory_budget = read_integer(object, "memoryBudget", 0, int64_t{1} << 52);
+  if (!object.Get("synthetic").IsUndefined()) {
+    spec->synthetic = static_cast<uint64_t>(read_integer(read_object(object.Get("synthetic"), "synthetic"), "seed", 0, INT32_MAX));
+  }
   const std::string dtype = read_string(object, "dtype");
   spec->keep_dtype = dtype == "auto";
   if (!spec->keep_dtype) spec->dtype = read_dtype(env, dtype);
@@ -382,7 +404,12 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
   object.Set("weights", Napi::String::New(env, model.weights().packed_dtype == DType::kInt8 ? dtype_name(DType::kInt8) : "full"));
   object.Set("weightBytes", Napi::Number::New(env, static_cast<double>(model.weights().bytes)));
   object.Set("headsBytes", Napi::Number::New(env, static_cast<double>(model.weights().heads_bytes)));
-  const KvCache empty(model.kv_shape());
+  const KvCache empty = model.make_cache();
+  const std::vector<Device> devices = cuda_devices();
+  const bool on_device = std::string(model.backend().name) == "cuda";
+  object.Set("device", on_device ? Napi::Value(Napi::String::New(env, devices[model.device()].name)) : env.Null());
+  object.Set("memoryUsed", Napi::Number::New(env, static_cast<double>(model.memory().used())));
+  object.Set("memoryPeak", Napi::Number::New(env, static_cast<double>(model.memory().peak())));
   object.Set("kvBytesPerToken", Napi::Number::New(env, static_cast<double>(empty.layer_bytes(1) * model.shape().layers)));
   return object;
 }

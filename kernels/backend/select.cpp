@@ -2,14 +2,48 @@
 #include "backend/cpu.h"
 #include "common/amx.h"
 #include "common/context.h"
+#include "ops/kv_layout.h"
+#include "ops/linear.h"
+#if defined(GORGON_CUDA)
+#include "backend/cuda.h"
+#endif
+
+#include <cmath>
 
 namespace gorgon {
 
 namespace {
 
-std::unique_ptr<Context> make_cpu_context(int threads) {
-  return std::make_unique<CpuContext>(threads > 0 ? threads : physical_cores());
+Status make_cpu_context(const ContextSpec& spec, std::unique_ptr<Context>* out) {
+  *out = std::make_unique<CpuContext>(spec.threads > 0 ? spec.threads : physical_cores());
+  return {};
 }
+
+int64_t operand_stride(int64_t depth) { return round_up(depth, kTileDepth); }
+int64_t operand_bytes(DType, int64_t rows, int64_t depth) { return rows * operand_stride(depth) * static_cast<int64_t>(sizeof(float)); }
+int64_t query_element_bytes(DType) { return sizeof(float); }
+bool needs_gate_workspace(DType, const Context&) { return true; }
+int64_t packed_bytes(DType dtype, int64_t columns, int64_t depth, bool) { return packed_weight_bytes(dtype, columns, depth); }
+
+/** A gated weight's parts lie side by side. */
+Status pack(const PackArgs& args, Context& context) {
+  auto* tiles = static_cast<std::byte*>(args.tiles);
+  static_cast<CpuContext&>(context).pool.run_ranges(divide_up(args.rows, kTileColumns), [&](int64_t begin, int64_t end, int) {
+    const int64_t last = end * kTileColumns < args.rows ? end * kTileColumns : args.rows;
+    pack_columns(args.source, args.from, tiles, args.to, args.depth, args.offset, begin * kTileColumns, last);
+  });
+  *args.bad_row = -1;
+  if (args.to != DType::kInt8) return {};
+  const PackedMatrix matrix = packed_weight(tiles, args.to, args.columns, args.depth);
+  for (int64_t n = 0; n < args.rows && *args.bad_row < 0; ++n) {
+    const int64_t column = args.offset + n;
+    if (!std::isfinite(matrix.scales(column / kTileColumns)[column % kTileColumns])) *args.bad_row = n;
+  }
+  return {};
+}
+
+constexpr Layout kCpuLayout = {kRowGroup,    k_group_bytes, v_group_bytes, operand_bytes, operand_stride, operand_stride, query_element_bytes,
+                               needs_gate_workspace, packed_bytes,  pack,          nullptr,       true,           512};
 
 bool always() { return true; }
 #if defined(__x86_64__)
@@ -31,6 +65,7 @@ Backend cpu_table(const char* isa, bool (*usable)(), void (*fill)(Backend&)) {
   table.isa = isa;
   table.usable = usable;
   table.make_context = make_cpu_context;
+  table.layout = kCpuLayout;
   fill(table);
   return table;
 }
@@ -46,7 +81,14 @@ const std::vector<const Backend*>& backends() {
   static const Backend avx2_table = cpu_table("avx2", has_avx2, avx2::fill_cpu_table);
 #endif
   static const Backend portable_table = cpu_table("portable", always, portable::fill_cpu_table);
+#if defined(GORGON_CUDA)
+  static const Backend sm_90a_table = cuda_table(true), sm_80_table = cuda_table(false);
+#endif
   static const std::vector<const Backend*> tables = {
+#if defined(GORGON_CUDA)
+      &sm_90a_table,
+      &sm_80_table,
+#endif
 #if defined(GORGON_HAS_AMX_TABLE) && !defined(GORGON_EMULATE_AMX)
       &amx_table,
 #endif
@@ -72,21 +114,19 @@ Status select_backend(const std::string& name, const std::string& isa, const Bac
         return {};
       }
       if (isa != "auto") {
-        return {StatusCode::kDevice, "This machine's processor does not have " + isa + ". Use another instruction set, or auto."};
+        return {StatusCode::kDevice, std::string(std::string(table->name) == "cpu" ? "This machine's processor does not have " : "This machine has no device for ") + isa + ". Use another instruction set, or auto."};
       }
     }
-    known += (known.empty() ? "" : ", ") + label + (table->usable() ? "" : " (not on this processor)");
+    known += (known.empty() ? "" : ", ") + label + (table->usable() ? "" : " (not on this machine)");
   }
   return {StatusCode::kDevice, "Backend \"" + name + "\" with instruction set \"" + isa + "\" is not available. Available: " + known +
                                    ". CUDA: " + cuda_detail() + "."};
 }
 
-const char* cuda_detail() {
-#if defined(GORGON_CUDA)
-  return "a CUDA compiler was found when this was built, but this version has no CUDA kernels yet";
-#else
-  return "not built: CUDA was off or no CUDA compiler was found when this was built";
+#if !defined(GORGON_CUDA)
+std::vector<Device> cuda_devices() { return {}; }
+
+std::string cuda_detail() { return "not built: CUDA was off or no CUDA compiler was found when this was built"; }
 #endif
-}
 
 }  // namespace gorgon

@@ -29,6 +29,12 @@ class AlignedBuffer {
   /** Grows (or shrinks) to `bytes`, keeping what fits; new bytes are zero. Leaves the buffer as it was on failure. */
   Status resize(int64_t bytes, const char* what);
 
+  /** Gives up the memory, which std::free frees. */
+  void* take() {
+    bytes_ = 0;
+    return std::exchange(data_, nullptr);
+  }
+
   std::byte* data() { return static_cast<std::byte*>(data_); }
   const std::byte* data() const { return static_cast<const std::byte*>(data_); }
   template <class T>

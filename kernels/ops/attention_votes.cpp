@@ -30,7 +30,7 @@ void visit_chunk(const Work& work, int64_t kv_head, int64_t chunk, const Visit& 
     const int64_t count = row + kBlockQueries < work.query_rows() ? kBlockQueries : work.query_rows() - row;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t token = (row + i) / work.group, query_head = kv_head * work.group + (row + i) % work.group;
-      std::memcpy(q + i * work.q_width, args.q + (token * args.query_heads + query_head) * work.q_width, work.q_width * sizeof(float));
+      std::memcpy(q + i * work.q_width, static_cast<const float*>(args.q) + token * args.q_stride + query_head * work.q_width, work.q_width * sizeof(float));
     }
     tile_product(q, work.q_width, count, k, 0, 2 * groups, scores, kChunkKeys, false);
     for (int64_t i = 0; i < count; ++i) {

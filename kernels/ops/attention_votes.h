@@ -2,7 +2,7 @@
 //
 //   votes[h, j] += sum over t of softmax_r(q[t,h] . k[g,r] / sqrt(D))[j],   r over 0 .. R + t,   j < vote_rows
 //
-//   q      f32           [T, Hq, D']  as causal_attention's
+//   q      query rows    [T, Hq, D]   as causal_attention's
 //   kv     f32|f16|bf16  [Hkv][R + T] only K is read
 //   votes  f32           [Hq, votes_stride]
 //
@@ -21,8 +21,10 @@
 namespace gorgon {
 
 struct AttentionVotesArgs {
-  const float* q;
-  /** [Hkv]. */
+  const void* q;
+  /** In elements: CPU floats, CUDA values of `dtype`. */
+  int64_t q_stride;
+  /** [Hkv], in the backend's memory. */
   const KvHead* heads;
   DType dtype;
   int64_t tokens;
@@ -42,6 +44,10 @@ struct AttentionVotesArgs {
 namespace GORGON_ISA {
 Status attention_votes_cpu(const AttentionVotesArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status attention_votes_cuda(const AttentionVotesArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

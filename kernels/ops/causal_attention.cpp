@@ -8,7 +8,7 @@ namespace gorgon::GORGON_ISA {
 Status causal_attention_cpu(const CausalAttentionArgs& args, CpuContext& context) {
   const int64_t group = args.query_heads / args.kv_heads;
   const int64_t block_tokens = group >= kBlockQueries ? 1 : kBlockQueries / group;
-  const int64_t blocks = divide_up(args.tokens, block_tokens);
+  const int64_t needed = args.tokens - args.skip, blocks = divide_up(needed, block_tokens);
   const int64_t q_width = round_up(args.head_dim, kTileDepth);
   const int64_t stride = state_floats(args.head_dim);
   const float scale = 1.0f / std::sqrt(static_cast<float>(args.head_dim));
@@ -24,7 +24,7 @@ Status causal_attention_cpu(const CausalAttentionArgs& args, CpuContext& context
     const int64_t block = blocks - 1 - task / args.kv_heads;
     const int64_t kv_head = task % args.kv_heads;
     const KvHead& head = args.heads[kv_head];
-    const int64_t first_token = block * block_tokens;
+    const int64_t first_token = args.skip + block * block_tokens;
     const int64_t tokens = first_token + block_tokens < args.tokens ? block_tokens : args.tokens - first_token;
     const int64_t rows = tokens * group;
     float* q = scratch + thread * thread_floats;
@@ -33,7 +33,7 @@ Status causal_attention_cpu(const CausalAttentionArgs& args, CpuContext& context
 
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t token = first_token + row / group, query_head = kv_head * group + row % group;
-      std::memcpy(q + row * q_width, args.q + (token * args.query_heads + query_head) * q_width, q_width * sizeof(float));
+      std::memcpy(q + row * q_width, static_cast<const float*>(args.q) + token * args.q_stride + query_head * q_width, q_width * sizeof(float));
       clear_state(running + row * stride, args.head_dim);
     }
     const auto first_key = [&](int64_t token) {
@@ -60,7 +60,7 @@ Status causal_attention_cpu(const CausalAttentionArgs& args, CpuContext& context
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t token = first_token + row / group, query_head = kv_head * group + row % group;
       finish_state(running + row * stride, args.head_dim, args.dtype == DType::kBf16,
-                   args.out + token * args.out_stride + query_head * args.head_dim);
+                   static_cast<float*>(args.out) + (token - args.skip) * args.out_stride + query_head * args.head_dim);
     }
   });
   return {};

@@ -2,9 +2,9 @@
 //
 //   out[t,h] = sum over r <= R + t of softmax_r(q[t,h] . k[g,r] / sqrt(D)) * v[g,r],   g = h / (Hq / Hkv)
 //
-//   q     f32           [T, Hq, D']      rotated; D' = D rounded up to 32, zeros past D; bf16 values when the cache is bf16
+//   q     query rows    [T, Hq, D]       rotated, as rope_append leaves them
 //   kv    f32|f16|bf16  [Hkv][R + T, D]  rows R..R+T-1 are the new tokens' own, already stored
-//   out   f32           [T, out_stride]  head h at h * D; bf16 values when the cache is bf16; does not alias q
+//   out   operand       [T - skip, Hq * D]  of the tokens from `skip` on, as the backend's products take it; does not alias q
 //
 // Limits      T >= 1; R >= 0; D <= 256; Hq % Hkv == 0. `window` > 0 hides keys `window` or more positions back.
 // Numerics    f32; weights are rounded to bf16 before they meet bf16 values; chunks as in attention_state.h.
@@ -17,16 +17,21 @@
 #pragma once
 
 #include "common/context.h"
+#include "common/operand.h"
 #include "ops/kv_layout.h"
 
 namespace gorgon {
 
 struct CausalAttentionArgs {
-  const float* q;
-  /** [Hkv]. */
+  const void* q;
+  /** In elements: CPU floats, CUDA values of `dtype`. */
+  int64_t q_stride;
+  /** [Hkv], in the backend's memory. */
   const KvHead* heads;
   DType dtype;
   int64_t tokens;
+  /** First tokens whose results nobody needs. */
+  int64_t skip;
   int64_t rows;
   int64_t query_heads;
   int64_t kv_heads;
@@ -34,7 +39,7 @@ struct CausalAttentionArgs {
   /** Position of the first new token. */
   int64_t position;
   int64_t window;
-  float* out;
+  void* out;
   int64_t out_stride;
 };
 
@@ -42,6 +47,10 @@ struct CausalAttentionArgs {
 namespace GORGON_ISA {
 Status causal_attention_cpu(const CausalAttentionArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status causal_attention_cuda(const CausalAttentionArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

@@ -33,4 +33,8 @@ Status embed_cpu(const EmbedArgs& args, CpuContext& context);
 }
 #endif
 
+#ifdef GORGON_CUDA
+Status embed_cuda(const EmbedArgs& args, CudaContext& context);
+#endif
+
 }  // namespace gorgon

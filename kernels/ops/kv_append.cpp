@@ -11,7 +11,7 @@ Status kv_append_cpu(const KvAppendArgs& args, CpuContext& context) {
   const int64_t first_block = args.rows / kRowsPerTask, blocks = divide_up(end, kRowsPerTask) - first_block;
   const int64_t task_rows = args.tokens < kRowsPerTask ? args.tokens : kRowsPerTask;
   const auto write = [&](int64_t task) {
-    const MutableKvHead& head = args.heads[task / blocks];
+    const KvHead& head = args.heads[task / blocks];
     const int64_t kv_head = task / blocks, block = first_block + task % blocks;
     const int64_t first = block * kRowsPerTask < args.rows ? args.rows : block * kRowsPerTask;
     const int64_t last = (block + 1) * kRowsPerTask < end ? (block + 1) * kRowsPerTask : end;

@@ -14,20 +14,13 @@
 
 namespace gorgon {
 
-/** One layer and KV head of a cache that may be written. */
-struct MutableKvHead {
-  std::byte* k;
-  std::byte* v;
-  int32_t* positions;
-};
-
 struct KvAppendArgs {
   const float* k;
   int64_t k_stride;
   const float* v;
   int64_t v_stride;
   int64_t tokens;
-  const MutableKvHead* heads;
+  const KvHead* heads;
   int64_t kv_heads;
   int64_t head_dim;
   DType dtype;

@@ -7,7 +7,7 @@ Status kv_gather_cpu(const KvGatherArgs& args, CpuContext& context) {
   // A path's few rows are moved sooner than a second thread is told of them.
   constexpr int64_t kValuesPerThread = 4096;
   const auto move = [&](int64_t kv_head) {
-    const MutableKvHead& head = args.heads[kv_head];
+    const KvHead& head = args.heads[kv_head];
     const int32_t* rows = args.rows + kv_head * args.rows_stride;
     for (int64_t i = 0; i < args.count; ++i) {
       if (rows[i] == i) continue;

@@ -15,11 +15,13 @@
 namespace gorgon {
 
 struct KvGatherArgs {
-  const MutableKvHead* heads;
+  /** [Hkv], in the backend's memory: of a layer, or of several. */
+  const KvHead* heads;
   int64_t kv_heads;
   int64_t head_dim;
   DType dtype;
   int64_t first;
+  /** In the backend's memory. */
   const int32_t* rows;
   /** From one KV head's rows to the next's; 0: all heads move the same rows. */
   int64_t rows_stride;
@@ -30,6 +32,10 @@ struct KvGatherArgs {
 namespace GORGON_ISA {
 Status kv_gather_cpu(const KvGatherArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status kv_gather_cuda(const KvGatherArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

@@ -14,12 +14,12 @@ constexpr int kRowGroup = kTileDepth;
 /** Widest head an operation takes: bounds what attention keeps on the stack. */
 constexpr int64_t kMaxHeadDim = 256;
 
-/** One layer and KV head of a cache, as an operation sees it. */
+/** One layer and KV head of a cache, as an operation sees it: memory of the backend, in its layout. */
 struct KvHead {
-  const std::byte* k;
-  const std::byte* v;
+  std::byte* k;
+  std::byte* v;
   /** i32 [rows]: position of each row, ascending; null when no attention window needs it. */
-  const int32_t* positions;
+  int32_t* positions;
 };
 
 static inline int64_t k_group_bytes(DType dtype, int64_t head_dim) {

@@ -12,6 +12,8 @@ namespace gorgon::GORGON_ISA {
 
 namespace {
 
+const float* input_row(const LinearArgs& args, int64_t row) { return static_cast<const float*>(args.x) + row * args.x_stride; }
+
 /** Column blocks that any of the ways below takes at once. */
 constexpr int64_t kMostBlocks = 12;
 
@@ -64,7 +66,7 @@ void on_vectors(const LinearArgs& args, CpuContext& context) {
     in_turn(begin, end, kBlocks, [&](int64_t first, int64_t last) {
       for (int64_t row = 0; row < args.rows; row += kRows) {
         const int64_t rows = row + kRows < args.rows ? kRows : args.rows - row;
-        tile_product(args.x + row * args.x_stride, args.x_stride, rows, args.w, first, last, sums, kWidth, false);
+        tile_product(input_row(args, row), args.x_stride, rows, args.w, first, last, sums, kWidth, false);
         finish(args, sums, kWidth, row, rows, first, last);
       }
     });
@@ -79,7 +81,7 @@ using amx_tiles::kGroupRows;
 void pack_rows(const LinearArgs& args, int64_t first_group, int64_t last_group, int64_t first, int64_t last, std::byte* packed, int64_t group_stride) {
   for (int64_t group = first_group; group < last_group; ++group) {
     const int64_t row = group * kGroupRows, rows = row + kGroupRows < args.rows ? kGroupRows : args.rows - row;
-    amx_tiles::pack_group(args.x + row * args.x_stride + first * kTileDepth, args.x_stride, rows, last - first, packed + group * group_stride);
+    amx_tiles::pack_group(input_row(args, row) + first * kTileDepth, args.x_stride, rows, last - first, packed + group * group_stride);
   }
   tile_memory_is_written();
 }

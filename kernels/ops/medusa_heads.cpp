@@ -8,7 +8,7 @@ namespace gorgon::GORGON_ISA {
 
 Status medusa_heads_cpu(const MedusaHeadsArgs& args, CpuContext& context) {
   const int64_t stride = args.x_stride, rows = args.rows;
-  const bool as_bf16 = takes_bf16(args.heads[0].projection.dtype);
+  const bool as_bf16 = args.dtype == DType::kBf16;
   float* product = args.workspace;                              // [S]
   float* residual = product + rows * stride;                    // [M * S]: z in f32
   float* input = residual + args.head_count * rows * stride;    // [M * S]: z as the next product takes it
@@ -21,7 +21,7 @@ Status medusa_heads_cpu(const MedusaHeadsArgs& args, CpuContext& context) {
       std::memcpy(z_input + row * stride, args.x + row * stride, args.width * sizeof(float));
     }
     for (int64_t block = 0; block < args.block_count; ++block) {
-      GORGON_TRY(linear_cpu({z_input, stride, rows, weights.blocks[block], weights.biases[block], product, stride, false}, context));
+      GORGON_TRY(linear_cpu({z_input, stride, rows, weights.blocks[block], weights.biases[block], product, stride, false, false}, context));
       for (int64_t row = 0; row < rows; ++row) {
         for (int64_t i = 0; i < args.width; i += kLanes) {
           const int64_t at = row * stride + i, count = args.width - i;
@@ -33,12 +33,12 @@ Status medusa_heads_cpu(const MedusaHeadsArgs& args, CpuContext& context) {
     }
     if (!args.shared_projection) {
       GORGON_TRY(linear_cpu({z_input, stride, rows, weights.projection, nullptr, args.logits + head * rows * args.logits_stride,
-                             args.logits_stride, false},
+                             args.logits_stride, false, false},
                             context));
     }
   }
   if (!args.shared_projection) return {};
-  return linear_cpu({input, stride, args.head_count * rows, args.heads[0].projection, nullptr, args.logits, args.logits_stride, false},
+  return linear_cpu({input, stride, args.head_count * rows, args.heads[0].projection, nullptr, args.logits, args.logits_stride, false, false},
                     context);
 }
 

@@ -2,7 +2,7 @@
 //
 //   z_0 = x;   z_{r+1} = z_r + silu(W_r z_r + b_r);   logits = P z_R
 //
-//   x       f32           [S, x_stride]   after the final norm; x_stride as linear's; bf16 values when weights are bf16 or int8
+//   x       f32           [S, x_stride]   after the final norm, rounded to `dtype`; x_stride at least C rounded up to 32, zeros past C
 //   W, P    f32|f16|bf16|int8  [C, C], [V', C] packed; every head may project through one shared P: then it is read once for all heads
 //   b       f32           [C] or null
 //   logits  f32           [M * S, logits_stride]  head-major: row m * S + s
@@ -38,7 +38,9 @@ struct MedusaHeadsArgs {
   int64_t head_count;
   int64_t block_count;
   bool shared_projection;
-  /** f32 [2 * M * S + S, x_stride], zeros past C. */
+  /** Of x and of the products' operands: the model's, or bf16 with int8 weights. */
+  DType dtype;
+  /** f32 [2 * M * S + S, x_stride], zeros past C. Only the CPU's. */
   float* workspace;
   float* logits;
   int64_t logits_stride;
@@ -48,6 +50,10 @@ struct MedusaHeadsArgs {
 namespace GORGON_ISA {
 Status medusa_heads_cpu(const MedusaHeadsArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status medusa_heads_cuda(const MedusaHeadsArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

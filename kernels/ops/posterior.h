@@ -63,7 +63,7 @@ static inline bool has_penalties(const SamplingParams& sampling) {
   return sampling.repetition_penalty != 1.0f || sampling.frequency_penalty != 0.0f || sampling.presence_penalty != 0.0f;
 }
 
-/** One node's row of logits and the prefix it continues. */
+/** One node's row of logits, in the backend's memory, and the prefix it continues; all that is not logits is the process's own memory. */
 struct PosteriorNode {
   const float* logits;
   const SamplingParams* sampling;
@@ -109,6 +109,10 @@ struct PosteriorArgs {
 namespace GORGON_ISA {
 Status posterior_cpu(const PosteriorArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status posterior_cuda(const PosteriorArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

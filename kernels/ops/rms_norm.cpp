@@ -10,7 +10,8 @@ namespace {
 
 void norm_row(const RmsNormArgs& args, int64_t row) {
   const float* x = args.x + row * args.x_stride;
-  float* out = args.out + row * args.out_stride;
+  float* out = static_cast<float*>(args.out) + row * args.out_stride;
+  const bool as_bf16 = args.dtype == DType::kBf16;
   F32x16 squares = zero();
   for (int64_t i = 0; i < args.width; i += kLanes) {
     const F32x16 value = load_first(x + i, args.width - i);
@@ -21,7 +22,7 @@ void norm_row(const RmsNormArgs& args, int64_t row) {
   for (int64_t i = 0; i < args.width; i += kLanes) {
     const int64_t count = args.width - i;
     const F32x16 value = load_first(x + i, count) * scale * load_first(args.weight + i, count);
-    store_first(out + i, args.as_bf16 ? round_bf16(value) : value, count);
+    store_first(out + i, as_bf16 ? round_bf16(value) : value, count);
   }
 }
 

@@ -4,7 +4,8 @@
 //
 //   x       f32 [M, x_stride]
 //   weight  f32 [C]
-//   out     f32 [M, out_stride]  may be x; only C values of a row are written; bf16 values if `as_bf16`
+//   out     f32 [M, out_stride]  rounded to `dtype`; only C values of a row are written; may be x
+//           or, if `operand`, rows as a product takes them (common/operand.h), which are not x
 //
 // Limits      M >= 1, C >= 1.
 // Numerics    f32; 16 partial sums of squares per row, added as a tree.
@@ -16,6 +17,7 @@
 #pragma once
 
 #include "common/context.h"
+#include "common/operand.h"
 
 namespace gorgon {
 
@@ -26,8 +28,9 @@ struct RmsNormArgs {
   int64_t width;
   const float* weight;
   float eps;
-  bool as_bf16;
-  float* out;
+  DType dtype;
+  bool operand;
+  void* out;
   int64_t out_stride;
 };
 
@@ -35,6 +38,10 @@ struct RmsNormArgs {
 namespace GORGON_ISA {
 Status rms_norm_cpu(const RmsNormArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status rms_norm_cuda(const RmsNormArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

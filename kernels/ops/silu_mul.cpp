@@ -10,6 +10,7 @@ Status silu_mul_cpu(const SiluMulArgs& args, CpuContext& context) {
   constexpr int64_t kColumnsPerTask = 512;
   // Below some thousand values a second thread costs more than it brings.
   constexpr int64_t kTasksPerThread = 4;
+  const bool as_bf16 = args.dtype == DType::kBf16;
   const int64_t tasks_per_row = divide_up(args.width, kColumnsPerTask);
   const auto gate_tasks = [&](int64_t first, int64_t last, int) {
     for (int64_t task = first; task < last; ++task) {
@@ -17,10 +18,10 @@ Status silu_mul_cpu(const SiluMulArgs& args, CpuContext& context) {
       const int64_t end = begin + kColumnsPerTask < args.width ? begin + kColumnsPerTask : args.width;
       const float* gate = args.x + row * args.x_stride;
       const float* up = gate + args.width;
-      float* out = args.out + row * args.out_stride;
+      float* out = static_cast<float*>(args.out) + row * args.out_stride;
       for (int64_t i = begin; i < end; i += kLanes) {
         const F32x16 value = silu(load_first(gate + i, end - i)) * load_first(up + i, end - i);
-        store_first(out + i, args.as_bf16 ? round_bf16(value) : value, end - i);
+        store_first(out + i, as_bf16 ? round_bf16(value) : value, end - i);
       }
     }
   };

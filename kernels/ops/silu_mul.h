@@ -3,7 +3,7 @@
 //   out[m, i] = x[m, i] / (1 + e^-x[m, i]) * x[m, F + i]
 //
 //   x    f32 [M, x_stride]    the gate's F values, then the up projection's F values
-//   out  f32 [M, out_stride]  F values; bf16 values if `as_bf16`; does not alias x
+//   out  operand [M, F]       as the backend's products take it, of `dtype`; does not alias x
 //
 // Limits      M >= 1, F >= 1.
 // Numerics    f32; exp from simd.h.
@@ -14,6 +14,7 @@
 #pragma once
 
 #include "common/context.h"
+#include "common/operand.h"
 
 namespace gorgon {
 
@@ -22,8 +23,8 @@ struct SiluMulArgs {
   int64_t x_stride;
   int64_t rows;
   int64_t width;
-  bool as_bf16;
-  float* out;
+  DType dtype;
+  void* out;
   int64_t out_stride;
 };
 
@@ -31,6 +32,10 @@ struct SiluMulArgs {
 namespace GORGON_ISA {
 Status silu_mul_cpu(const SiluMulArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status silu_mul_cuda(const SiluMulArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

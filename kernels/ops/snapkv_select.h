@@ -34,6 +34,7 @@ struct SnapkvSelectArgs {
   int64_t pool_size;
   GroupReduce group_reduce;
   int64_t count;
+  /** In the backend's memory, as votes. */
   int32_t* rows;
   int64_t rows_stride;
 };
@@ -42,6 +43,10 @@ struct SnapkvSelectArgs {
 namespace GORGON_ISA {
 Status snapkv_select_cpu(const SnapkvSelectArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status snapkv_select_cuda(const SnapkvSelectArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

@@ -31,4 +31,8 @@ Status stream_read_cpu(const StreamReadArgs& args, CpuContext& context);
 }
 #endif
 
+#ifdef GORGON_CUDA
+Status stream_read_cuda(const StreamReadArgs& args, CudaContext& context);
+#endif
+
 }  // namespace gorgon

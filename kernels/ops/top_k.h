@@ -31,4 +31,8 @@ Status top_k_cpu(const TopKArgs& args, CpuContext& context);
 }
 #endif
 
+#ifdef GORGON_CUDA
+Status top_k_cuda(const TopKArgs& args, CudaContext& context);
+#endif
+
 }  // namespace gorgon

@@ -36,11 +36,15 @@ struct Work {
   int64_t q_width;
   int64_t stride;
   float scale;
+
+  const KvHead& head(const PassItem& item, int64_t kv_head) const { return item.heads[args.layer * args.kv_heads + kv_head]; }
+  const float* q(const PassItem& item, int64_t node) const { return static_cast<const float*>(args.q) + (item.first + node) * args.q_stride; }
+  float* out(const PassItem& item, int64_t node) const { return static_cast<float*>(args.out) + (item.first + node) * args.out_stride; }
 };
 
 /** Some query rows of a KV head of a session. Row r of a KV head is query head r % group of node r / group. */
 struct Block {
-  const TreeAttentionItem* item;
+  const PassItem* item;
   int64_t kv_head;
   int64_t first;
   int64_t rows;
@@ -55,7 +59,7 @@ struct Block {
 };
 
 /** Index of the first key of node's sequence that the attention window leaves visible. */
-int64_t first_key_of(const Work& work, const TreeAttentionItem& item, const KvHead& head, int64_t depth) {
+int64_t first_key_of(const Work& work, const PassItem& item, const KvHead& head, int64_t depth) {
   const int64_t position = item.position + depth;
   const int64_t row = first_visible_row(head.positions, item.rows, position, work.args.window);
   if (row < item.rows || work.args.window <= 0) return row;
@@ -64,8 +68,8 @@ int64_t first_key_of(const Work& work, const TreeAttentionItem& item, const KvHe
 }
 
 /** The first full chunk that any node sees: the root's, which is the oldest. */
-int64_t first_chunk_of(const Work& work, const TreeAttentionItem& item, int64_t kv_head) {
-  const int64_t chunk = first_key_of(work, item, item.heads[kv_head], 0) / kChunkKeys, chunks = item.rows / kChunkKeys;
+int64_t first_chunk_of(const Work& work, const PassItem& item, int64_t kv_head) {
+  const int64_t chunk = first_key_of(work, item, work.head(item, kv_head), 0) / kChunkKeys, chunks = item.rows / kChunkKeys;
   return chunk < chunks ? chunk : chunks;
 }
 
@@ -75,14 +79,14 @@ struct Queries {
   int64_t first_key[kBlockQueries];
 
   Queries(const Work& work, const Block& block) {
-    const TreeAttentionItem& item = *block.item;
+    const PassItem& item = *block.item;
     int64_t depth = -1, key = 0;
     for (int64_t i = 0; i < block.rows; ++i) {
       const int64_t node = (block.first + i) / work.group, query_head = block.kv_head * work.group + (block.first + i) % work.group;
-      std::memcpy(q + i * work.q_width, item.q + (node * work.args.query_heads + query_head) * work.q_width, work.q_width * sizeof(float));
+      std::memcpy(q + i * work.q_width, work.q(item, node) + query_head * work.q_width, work.q_width * sizeof(float));
       if (item.depths[node] != depth) {
         depth = item.depths[node];
-        key = first_key_of(work, item, item.heads[block.kv_head], depth);
+        key = first_key_of(work, item, work.head(item, block.kv_head), depth);
       }
       first_key[i] = key;
     }
@@ -90,7 +94,7 @@ struct Queries {
 };
 
 void attend_full_chunk(const Work& work, const Block& block, const Queries& queries, int64_t chunk, float* states) {
-  const KvHead& head = block.item->heads[block.kv_head];
+  const KvHead& head = work.head(*block.item, block.kv_head);
   const DType dtype = work.args.dtype;
   const int64_t groups = kChunkKeys / kRowGroup, head_dim = work.args.head_dim;
   int32_t begin[kBlockQueries], end[kBlockQueries];
@@ -182,8 +186,8 @@ void add_path_rows(DType dtype, const PathRows& rows, const float* weights, int6
 /** The states of a block over the two chunks of the tail, [rows] each, the second `second` floats behind the first. */
 void attend_tail(const Work& work, const Block& block, const Queries& queries, float* states, int64_t second) {
   const TreeAttentionArgs& args = work.args;
-  const TreeAttentionItem& item = *block.item;
-  const KvHead& head = item.heads[block.kv_head];
+  const PassItem& item = *block.item;
+  const KvHead& head = work.head(item, block.kv_head);
   const int64_t first_row = block.chunks * kChunkKeys, first_group = first_row / kRowGroup;
   const int64_t committed = item.rows - first_row, whole_groups = committed / kRowGroup;
   // Ancestors come before their descendants: behind the block's last node it has nothing to look at.
@@ -234,7 +238,7 @@ void attend_tail(const Work& work, const Block& block, const Queries& queries, f
 void finish_row(const Work& work, const Block& block, int64_t row, const float* state) {
   const TreeAttentionArgs& args = work.args;
   const int64_t node = (block.first + row) / work.group, query_head = block.kv_head * work.group + (block.first + row) % work.group;
-  finish_state(state, args.head_dim, args.dtype == DType::kBf16, block.item->out + node * args.out_stride + query_head * args.head_dim);
+  finish_state(state, args.head_dim, args.dtype == DType::kBf16, work.out(*block.item, node) + query_head * args.head_dim);
 }
 
 void attend_whole(const Work& work, const Block& block) {
@@ -256,15 +260,15 @@ void attend_whole(const Work& work, const Block& block) {
 /** How many blocks of at most `block_rows` rows there are. */
 int64_t blocks_of(const Work& work, int64_t block_rows) {
   int64_t blocks = 0;
-  for (int64_t i = 0; i < work.args.item_count; ++i) blocks += work.args.kv_heads * divide_up(work.args.items[i].nodes * work.group, block_rows);
+  for (int64_t i = 0; i < work.args.item_count; ++i) blocks += work.args.kv_heads * divide_up(work.args.items[i].tokens * work.group, block_rows);
   return blocks;
 }
 
 void write_blocks(const Work& work, int64_t block_rows, Block* blocks) {
   int64_t row_offset = 0;
   for (int64_t i = 0; i < work.args.item_count; ++i) {
-    const TreeAttentionItem& item = work.args.items[i];
-    const int64_t rows = item.nodes * work.group, chunks = item.rows / kChunkKeys;
+    const PassItem& item = work.args.items[i];
+    const int64_t rows = item.tokens * work.group, chunks = item.rows / kChunkKeys;
     for (int64_t kv_head = 0; kv_head < work.args.kv_heads; ++kv_head) {
       const int64_t first_chunk = first_chunk_of(work, item, kv_head);
       for (int64_t first = 0; first < rows; first += block_rows) {
@@ -293,7 +297,7 @@ Status tree_attention_cpu(const TreeAttentionArgs& args, CpuContext& context) {
       const int64_t chunks = args.items[i].rows / kChunkKeys - first_chunk_of(work, args.items[i], kv_head);
       most_chunks = chunks > most_chunks ? chunks : most_chunks;
     }
-    all_rows += args.items[i].nodes * args.query_heads;
+    all_rows += args.items[i].tokens * args.query_heads;
   }
   const bool whole = is_balanced(blocks_of(work, block_rows), threads) || most_chunks <= 2;
   if (!whole) {

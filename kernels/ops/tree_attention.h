@@ -3,10 +3,10 @@
 //   out[n,h] = sum over r of softmax_r(q[n,h] . k[g,r] / sqrt(D)) * v[g,r],   g = h / (Hq / Hkv)
 //              r over the rows 0..R-1 and the rows of n's path
 //
-//   q      f32           [N, Hq, D']        rotated at position + depth(n); D' and zeros as in causal_attention
+//   q      query rows    [N, Hq, D]         rotated at position + depth(n), as rope_append leaves them
 //   kv     f32|f16|bf16  [Hkv][R + N, D]    rows 0..R-1 committed, R..R+N-1 this step's nodes
 //   paths  i32           [N, path_stride]   nodes from the root to n, depth(n) + 1 of them
-//   out    f32           [N, out_stride]    head h at h * D; bf16 values when the cache is bf16; does not alias q
+//   out    operand       [N, Hq * D]        as the backend's products take it; does not alias q
 //
 // Limits      1 <= N <= 64 per session; R >= 0; D <= 256; Hq % Hkv == 0.
 // Numerics    as causal_attention.
@@ -19,35 +19,29 @@
 #pragma once
 
 #include "common/context.h"
-#include "ops/kv_layout.h"
+#include "common/operand.h"
+#include "ops/pass_item.h"
 
 namespace gorgon {
 
-constexpr int kMaxTreeNodes = 64;
-
-/** One session's nodes. */
-struct TreeAttentionItem {
-  const float* q;
-  /** [Hkv]. */
-  const KvHead* heads;
-  int64_t nodes;
-  int64_t rows;
-  const int32_t* depths;
-  const int32_t* paths;
-  int64_t path_stride;
-  /** Of the root. */
-  int64_t position;
-  float* out;
-};
-
 struct TreeAttentionArgs {
-  const TreeAttentionItem* items;
+  const void* q;
+  /** In elements: CPU floats, CUDA values of `dtype`. */
+  int64_t q_stride;
+  /** [item_count], in the backend's memory; all of them trees. */
+  const PassItem* items;
   int64_t item_count;
+  /** Rows of the pass, over all items. */
+  int64_t tokens;
+  /** No item has more rows, its own tokens included. What is launched may depend on it, what comes out does not. */
+  int64_t most_rows;
+  int64_t layer;
   DType dtype;
   int64_t query_heads;
   int64_t kv_heads;
   int64_t head_dim;
   int64_t window;
+  void* out;
   int64_t out_stride;
 };
 
@@ -55,6 +49,10 @@ struct TreeAttentionArgs {
 namespace GORGON_ISA {
 Status tree_attention_cpu(const TreeAttentionArgs& args, CpuContext& context);
 }
+#endif
+
+#ifdef GORGON_CUDA
+Status tree_attention_cuda(const TreeAttentionArgs& args, CudaContext& context);
 #endif
 
 }  // namespace gorgon

@@ -51,21 +51,25 @@ class Compression {
   const CompressionReport& report() const { return report_; }
 
  private:
+  /** The rows whose place in the cache follows from the policy alone, written into `chosen`: StreamingLLM's all, the others' window. */
+  void choose_fixed(std::vector<int32_t>* chosen) const;
+  Status report_positions(int64_t layer, const KvCache& cache);
   int64_t total_rows() const { return rows_ + tokens_; }
   /** Turn tokens whose queries vote at the end: the window, or all there are. */
   int64_t voting_tokens() const { return spec_.window < tokens_ ? spec_.window : tokens_; }
-  Status vote(int64_t layer, const KvCache& cache, const float* q, int64_t first, int64_t count, int64_t position, int64_t vote_rows);
+  Status vote(int64_t layer, const KvCache& cache, const void* q, int64_t first, int64_t count, int64_t position, int64_t vote_rows);
 
   Model& model_;
   CompressionSpec spec_;
   int64_t rows_;
   int64_t tokens_;
   CompressionReport report_;
-  /** f32 [voting tokens, Hq, D']: the window's queries of the current layer, across chunk boundaries. */
-  AlignedBuffer window_queries_;
+  /** The window's query rows of the current layer, across chunk boundaries. */
+  Buffer window_queries_;
   /** f32 [Hq, total rows]. */
-  AlignedBuffer votes_;
-  std::vector<int32_t> chosen_;
+  Buffer votes_;
+  /** i32 [Hkv, budget]. */
+  Buffer chosen_;
 };
 
 }  // namespace gorgon

@@ -1,10 +1,10 @@
-// KvCache: the K and V rows of one session, per layer and KV head. Row counts and positions are kept apart: a row's index changes when the
-// cache is compressed, its position never does.
+// KvCache: the K and V rows of one session, per layer and KV head, in a backend's memory and layout. Row counts and positions are kept apart: a
+// row's index changes when the cache is compressed, its position never does.
 #pragma once
 
 #include <vector>
 
-#include "common/aligned_buffer.h"
+#include "backend/backend.h"
 #include "ops/kv_append.h"
 
 namespace gorgon {
@@ -21,7 +21,7 @@ struct KvShape {
 
 class KvCache {
  public:
-  explicit KvCache(const KvShape& shape);
+  KvCache(const KvShape& shape, const Layout& layout, Memory& memory);
 
   /** Committed rows of a layer. */
   int64_t rows(int64_t layer) const { return layers_[layer].rows; }
@@ -29,37 +29,43 @@ class KvCache {
 
   /** Room for `rows` rows, and `spare` more if it has to grow at all; keeps what is there. Unchanged on failure. */
   Status reserve(int64_t layer, int64_t rows, int64_t spare);
-  /** `rows` rows of arbitrary finite numbers, at positions from 0 on; a whole number of groups (kv_layout.h), for which there is room. */
-  void fill(int64_t layer, int64_t rows);
+  /** `rows` rows of arbitrary finite numbers, at positions from 0 on; a whole number of groups, for which there is room. */
+  Status fill(int64_t layer, int64_t rows);
   /** Gives memory back beyond the committed rows and `spare` more. */
   Status shrink(int64_t layer, int64_t spare);
 
   /** A layer of another cache of this shape instead of one's own, with room for its rows and `spare` more. */
   Status copy_layer(const KvCache& from, int64_t layer, int64_t spare);
 
-  /** [Hkv]; valid until the next reserve or shrink of the layer. */
-  const MutableKvHead* heads(int64_t layer) const { return layers_[layer].views.data(); }
-  const KvHead* const_heads(int64_t layer) const { return layers_[layer].const_views.data(); }
+  /** [L, Hkv] in the backend's memory, where it stays; a layer's are valid until its next reserve or shrink. Null before the first reserve. */
+  const KvHead* heads() const { return heads_.as<KvHead>(); }
+  const KvHead* heads(int64_t layer) const { return heads() + layer * shape_.kv_heads; }
+  /** i32 [rows] of one head, in the backend's memory. */
+  const int32_t* positions(int64_t layer, int64_t kv_head) const { return views_[layer * shape_.kv_heads + kv_head].positions; }
 
+  int64_t row_group() const { return layout_->kv_row_group; }
   /** Bytes of `rows` rows of one layer, over its KV heads. */
   int64_t layer_bytes(int64_t rows) const;
 
  private:
-  struct Head {
-    AlignedBuffer k, v, positions;
-  };
   struct Layer {
-    std::vector<Head> heads;
-    std::vector<MutableKvHead> views;
-    std::vector<KvHead> const_views;
+    /** Per KV head: K, V, positions. */
+    Buffer data;
     int64_t rows = 0;
     int64_t capacity = 0;
   };
 
-  Status resize(Layer& layer, int64_t capacity);
+  Status resize(int64_t layer, int64_t capacity);
+  int64_t k_bytes(int64_t rows) const;
+  int64_t v_bytes(int64_t rows) const;
 
   KvShape shape_;
+  const Layout* layout_;
+  Memory* memory_;
   std::vector<Layer> layers_;
+  std::vector<KvHead> views_;
+  /** views_ where operations read them. */
+  Buffer heads_;
 };
 
 }  // namespace gorgon

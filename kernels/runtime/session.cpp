@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "ops/attention_split.h"
 #include "ops/kv_gather.h"
 #include "ops/top_k.h"
 
@@ -10,8 +11,6 @@ namespace gorgon {
 
 namespace {
 
-/** Rows of a prompt that go through a layer together: weights are read once per chunk, and a call stays short enough to interleave. */
-constexpr int64_t kPrefillRows = 512;
 /** Rows of one decoding pass: larger batches are split, which changes nobody's numbers. */
 constexpr int64_t kPassRows = 512;
 /** Rows whose logits exist at once. */
@@ -35,7 +34,8 @@ Status check_drafts(const Model& model, int64_t medusa_heads, int64_t top_k) {
 
 }  // namespace
 
-Session::Session(std::shared_ptr<Model> model) : model_(std::move(model)), cache_(model_->kv_shape()) {}
+Session::Session(std::shared_ptr<Model> model)
+    : model_(std::move(model)), cache_(model_->make_cache()), hidden_(model_->memory()), path_(model_->memory()) {}
 
 int64_t Session::cache_bytes() const {
   int64_t bytes = 0;
@@ -71,6 +71,7 @@ Status Session::begin_prefill(PrefillSpec spec) {
   if (spec.compression) GORGON_TRY(check_compression(*spec.compression));
 
   Turn turn;
+  turn.hidden = Buffer(model_->memory());
   for (int64_t layer = 0; layer < shape.layers; ++layer) {
     turn.rows_before.push_back(state_ == State::kPrefilling ? turn_->rows_before[layer] : cache_.rows(layer));
   }
@@ -111,12 +112,20 @@ Status Session::prefill(const std::vector<std::shared_ptr<Session>>& batch, std:
   for (const auto& session : batch) {
     if (session->state_ != State::kPrefilling) return bad_state("prefill");
   }
+  if (batch.empty()) return {};
+  Context& context = batch[0]->model_->context();
+  GORGON_TRY(context.enter());
   for (const auto& session : batch) GORGON_TRY(session->reserve_chunk());
   for (size_t i = 0; i < batch.size(); ++i) GORGON_TRY(batch[i]->prefill_chunk(&(*out)[i]));
-  return {};
+  return context.finish();
 }
 
-int64_t Session::chunk_of(const Turn& turn) { return std::min(kPrefillRows, static_cast<int64_t>(turn.tokens.size()) - turn.first); }
+int64_t Session::chunk_of(const Turn& turn) const { return std::min(model_->prompt_rows(), static_cast<int64_t>(turn.tokens.size()) - turn.first); }
+
+Status Session::reserve_hidden() {
+  if (hidden_.bytes() == 0) GORGON_TRY(hidden_.allocate(model_->hidden_bytes(kMaxTreeNodes), "hidden rows"));
+  return path_.bytes() == 0 ? path_.allocate(kMaxTreeNodes * static_cast<int64_t>(sizeof(int32_t)), "hidden rows") : Status();
+}
 
 Status Session::reserve_chunk() {
   Turn& turn = *turn_;
@@ -124,9 +133,8 @@ Status Session::reserve_chunk() {
   GORGON_TRY(model_->reserve(chunk_of(turn), 1, 1, turn.medusa_heads));
   GORGON_TRY(model_->reserve_positions(position() + turn.first + chunk_of(turn)));
   if (turn.first > 0) return {};
-  const int64_t row_bytes = model_->hidden_stride() * static_cast<int64_t>(sizeof(float));
-  if (hidden_.bytes() == 0) GORGON_TRY(hidden_.allocate(kMaxTreeNodes * row_bytes, "hidden rows"));
-  if (turn.hidden.bytes() == 0) GORGON_TRY(turn.hidden.allocate(tokens * row_bytes, "hidden rows"));
+  GORGON_TRY(reserve_hidden());
+  if (turn.hidden.bytes() == 0) GORGON_TRY(turn.hidden.allocate(model_->hidden_bytes(tokens), "hidden rows"));
   GORGON_TRY(cache_.reserve(turn.layer, turn.rows_before[turn.layer] + tokens, turn.compression ? 0 : kSpareRows));
   return turn.compression ? turn.compression->begin_layer() : Status();
 }
@@ -156,29 +164,28 @@ Status Session::prefill_chunk(PrefillProgress* out) {
 }
 
 Status Session::run_chunk(Turn& turn, int64_t count) {
-  const int64_t tokens = static_cast<int64_t>(turn.tokens.size()), layer = turn.layer, stride = model_->hidden_stride();
-  float* x = turn.hidden.as<float>() + turn.first * stride;
-  if (layer == 0) GORGON_TRY(model_->embed(turn.tokens.data() + turn.first, count, x));
-  const int64_t first_position = position() + turn.first;
-  std::vector<int32_t> positions(count);
-  for (int64_t i = 0; i < count; ++i) positions[i] = static_cast<int32_t>(first_position + i);
-  GORGON_TRY(model_->set_positions(positions.data(), count));
+  const int64_t tokens = static_cast<int64_t>(turn.tokens.size()), layer = turn.layer, rows = turn.rows_before[layer] + turn.first;
+  float* x = turn.hidden.as<float>() + turn.first * model_->hidden_stride();
+  const RowSegment segment{&cache_, count, rows, position() + turn.first, turn.tokens.data() + turn.first, nullptr, nullptr, 0, 0};
+  GORGON_TRY(model_->begin_pass(&segment, 1));
+  if (layer == 0) GORGON_TRY(model_->embed(x));
 
   // After the last layer only the prompt's last row is read.
   const bool last_layer = layer + 1 == model_->shape().layers;
   const int64_t needed = !last_layer ? count : turn.first + count == tokens ? 1 : 0;
-  const RowSegment segment{&cache_, count, first_position, nullptr, nullptr, 0};
-  GORGON_TRY(model_->forward_layer(layer, &segment, 1, count, needed, x));
-  cache_.set_rows(layer, turn.rows_before[layer] + turn.first + count);
+  GORGON_TRY(model_->forward_layer(layer, needed, x));
+  cache_.set_rows(layer, rows + count);
   if (turn.compression) GORGON_TRY(turn.compression->see_chunk(layer, cache_, position(), turn.first, count));
   return {};
 }
 
 Status Session::finish_prefill(Turn& turn, PrefillProgress* out) {
-  const int64_t stride = model_->hidden_stride(), tokens = static_cast<int64_t>(turn.tokens.size());
-  GORGON_TRY(model_->final_norm(turn.hidden.as<float>() + (tokens - 1) * stride, 1, hidden_.as<float>()));
+  const int64_t tokens = static_cast<int64_t>(turn.tokens.size());
+  const float* last = turn.hidden.as<float>() + (tokens - 1) * model_->hidden_stride();
+  GORGON_TRY(model_->memory().copy(hidden_.data(), last, model_->hidden_bytes(1)));
+  split_rows_ = attention_split_rows(rows());
   const float* logits;
-  GORGON_TRY(model_->logits(hidden_.as<float>(), 1, &logits));
+  GORGON_TRY(model_->logits(last, 1, &logits));
   tokens_.insert(tokens_.end(), turn.tokens.begin(), turn.tokens.end());
 
   Drafts drafts;
@@ -200,7 +207,8 @@ Status Session::finish_prefill(Turn& turn, PrefillProgress* out) {
   }
   if (turn.medusa_heads > 0) {
     drafts.tokens.resize(turn.medusa_heads * turn.top_k);
-    GORGON_TRY(model_->drafts(hidden_.as<float>(), 1, turn.medusa_heads, turn.top_k, drafts.tokens.data()));
+    GORGON_TRY(model_->memory().copy(model_->draft_rows(), hidden_.data(), model_->hidden_bytes(1)));
+    GORGON_TRY(model_->drafts(1, turn.medusa_heads, turn.top_k, drafts.tokens.data()));
   }
   out->drafts = std::move(drafts);
   if (turn.compression) out->compression = turn.compression->report();
@@ -209,14 +217,17 @@ Status Session::finish_prefill(Turn& turn, PrefillProgress* out) {
 
 Status Session::assume_prefill(int64_t tokens) {
   if (state_ != State::kIdle) return bad_state("assumePrefill");
-  const int64_t rows = round_up(tokens, kRowGroup);
+  const int64_t rows = round_up(tokens, cache_.row_group());
   if (tokens < 1 || rows > model_->shape().max_positions) {
     return {StatusCode::kArgument, "a prompt of " + std::to_string(tokens) + " tokens cannot be assumed; the model takes 1 to " +
                                        std::to_string(model_->shape().max_positions)};
   }
-  GORGON_TRY(hidden_.allocate(kMaxTreeNodes * model_->hidden_stride() * static_cast<int64_t>(sizeof(float)), "hidden rows"));
+  GORGON_TRY(model_->context().enter());
+  GORGON_TRY(reserve_hidden());
   for (int64_t layer = 0; layer < model_->shape().layers; ++layer) GORGON_TRY(cache_.reserve(layer, rows, kSpareRows));
-  for (int64_t layer = 0; layer < model_->shape().layers; ++layer) cache_.fill(layer, rows);
+  for (int64_t layer = 0; layer < model_->shape().layers; ++layer) GORGON_TRY(cache_.fill(layer, rows));
+  GORGON_TRY(model_->context().finish());
+  split_rows_ = attention_split_rows(rows);
   tokens_.assign(rows, 0);
   state_ = State::kReady;
   return {};
@@ -246,6 +257,7 @@ Status Session::check_verify(const DraftTree& tree) const {
 Status Session::verify(const std::vector<VerifyItem>& batch, std::vector<Posterior>* out) {
   if (batch.empty()) return {};
   Model& model = *batch[0].session->model_;
+  GORGON_TRY(model.context().enter());
   std::vector<DraftTree> trees(batch.size());
   int64_t all_rows = 0;
   for (size_t i = 0; i < batch.size(); ++i) {
@@ -281,50 +293,43 @@ Status Session::verify(const std::vector<VerifyItem>& batch, std::vector<Posteri
 Status Session::verify_pass(const VerifyItem* items, size_t count, Posterior* out) {
   Model& model = *items[0].session->model_;
   std::vector<RowSegment> segments;
-  std::vector<int32_t> tokens, positions;
   for (size_t i = 0; i < count; ++i) {
     Session& session = *items[i].session;
     const DraftTree& tree = session.tree_;
-    segments.push_back({&session.cache_, tree.nodes(), session.position(), tree.depths.data(), tree.paths.data(), tree.path_stride});
-    for (int64_t n = 0; n < tree.nodes(); ++n) {
-      tokens.push_back(tree.tokens[n]);
-      positions.push_back(static_cast<int32_t>(session.position() + tree.depths[n]));
-    }
+    segments.push_back({&session.cache_, tree.nodes(), session.rows(), session.position(), tree.tokens.data(), tree.depths.data(), tree.paths.data(),
+                        tree.path_stride, session.split_rows_});
   }
-  const int64_t rows = static_cast<int64_t>(tokens.size());
-  GORGON_TRY(model.set_positions(positions.data(), rows));
-  float* x = model.residual();
-  GORGON_TRY(model.embed(tokens.data(), rows, x));
-  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
-    GORGON_TRY(model.forward_layer(layer, segments.data(), static_cast<int64_t>(count), rows, rows, x));
+  GORGON_TRY(model.begin_pass(segments.data(), static_cast<int64_t>(count)));
+  const float* logits;
+  GORGON_TRY(model.decode(&logits));
+  const float* x = model.residual();
+  for (size_t i = 0; i < count; ++i) {
+    Session& session = *items[i].session;
+    const int64_t nodes = session.tree_.nodes();
+    GORGON_TRY(model.memory().copy(session.hidden_.data(), x, model.hidden_bytes(nodes)));
+    x += nodes * model.hidden_stride();
   }
-  GORGON_TRY(model.final_norm(x, rows, x));
+  if (logits != nullptr) return answer_nodes(items, count, logits, out);
 
+  // More rows than logits may exist at once: some sessions at a time.
+  x = model.residual();
   for (size_t first = 0; first < count;) {
     size_t last = first;
     int64_t group_rows = 0;
     while (last < count && (last == first || group_rows + items[last].session->tree_.nodes() <= kLogitRows)) {
       group_rows += items[last++].session->tree_.nodes();
     }
-    GORGON_TRY(answer_nodes(items + first, last - first, x, out + first));
+    GORGON_TRY(model.logits(x, group_rows, &logits));
+    GORGON_TRY(answer_nodes(items + first, last - first, logits, out + first));
     x += group_rows * model.hidden_stride();
     first = last;
   }
   return {};
 }
 
-Status Session::answer_nodes(const VerifyItem* items, size_t count, const float* hidden, Posterior* out) {
+Status Session::answer_nodes(const VerifyItem* items, size_t count, const float* logits, Posterior* out) {
   Model& model = *items[0].session->model_;
-  const int64_t vocab = model.shape().vocab, stride = model.hidden_stride();
-  int64_t rows = 0;
-  for (size_t i = 0; i < count; ++i) {
-    Session& session = *items[i].session;
-    std::memcpy(session.hidden_.data(), hidden + rows * stride, session.tree_.nodes() * stride * sizeof(float));
-    rows += session.tree_.nodes();
-  }
-  const float* logits;
-  GORGON_TRY(model.logits(hidden, rows, &logits));
-
+  const int64_t vocab = model.shape().vocab;
   std::vector<TreePosterior> trees;
   trees.reserve(count);  // requests point into them
   std::vector<PosteriorNode> nodes;
@@ -333,7 +338,7 @@ Status Session::answer_nodes(const VerifyItem* items, size_t count, const float*
     trees.emplace_back(session.tree_, session.posterior_prototype(), session.position(), items[i].typical);
     trees.back().append_requests(logits + static_cast<int64_t>(nodes.size()) * vocab, vocab, &nodes);
   }
-  GORGON_TRY(model.backend().posterior({nodes.data(), rows, vocab}, model.context()));
+  GORGON_TRY(model.backend().posterior({nodes.data(), static_cast<int64_t>(nodes.size()), vocab}, model.context()));
   const PosteriorNode* answers = nodes.data();
   for (size_t i = 0; i < count; ++i) {
     Session& session = *items[i].session;
@@ -362,14 +367,13 @@ Status Session::keep_path(const std::vector<int32_t>& path, Drafts* out) {
   const int64_t length = static_cast<int64_t>(path.size());
   bool moved = false;
   for (int64_t i = 0; i < length; ++i) moved = moved || path[i] != i;
-  for (int64_t layer = 0; layer < shape.layers; ++layer) {
-    if (moved) {
-      GORGON_TRY(model_->backend().kv_gather({cache_.heads(layer), shape.kv_heads, shape.head_dim, model_->weights().dtype, cache_.rows(layer),
-                                              path.data(), 0, length},
-                                             model_->context()));
-    }
-    cache_.set_rows(layer, cache_.rows(layer) + length);
+  if (moved) {  // in all layers at once: they have equally many rows
+    GORGON_TRY(model_->memory().upload(path_.data(), path.data(), length * static_cast<int64_t>(sizeof(int32_t))));
+    GORGON_TRY(model_->backend().kv_gather({cache_.heads(), shape.layers * shape.kv_heads, shape.head_dim, model_->weights().dtype, rows(),
+                                            path_.as<int32_t>(), 0, length},
+                                           model_->context()));
   }
+  for (int64_t layer = 0; layer < shape.layers; ++layer) cache_.set_rows(layer, cache_.rows(layer) + length);
   for (const int32_t node : path) count_output(tree_.tokens[node]);
   out->root = posterior_.chosen[path.back()];
   if (posterior_.logprobs) out->logprobs = posterior_.logprobs->row(path.back(), sampling_.logprobs);
@@ -380,7 +384,7 @@ Status Session::commit(const std::vector<CommitItem>& batch, std::vector<Drafts>
   for (const CommitItem& item : batch) GORGON_TRY(item.session->check_commit(item));
   if (batch.empty()) return {};
   Model& model = *batch[0].session->model_;
-  const int64_t stride = model.hidden_stride();
+  GORGON_TRY(model.context().enter());
   int64_t drafting = 0, medusa_heads = 0, top_k = 1;
   for (const CommitItem& item : batch) {
     make_room(item.session->tokens_, item.path.size());
@@ -389,8 +393,6 @@ Status Session::commit(const std::vector<CommitItem>& batch, std::vector<Drafts>
     medusa_heads = std::max(medusa_heads, item.medusa_heads);
     top_k = std::max(top_k, item.top_k);
   }
-  AlignedBuffer rows;  // the surviving hidden rows of the sessions that draft
-  GORGON_TRY(rows.allocate(drafting * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
   GORGON_TRY(model.reserve(0, 0, drafting, medusa_heads));
   std::vector<int32_t> ids(medusa_heads * drafting * top_k);
   out->resize(batch.size());
@@ -401,11 +403,12 @@ Status Session::commit(const std::vector<CommitItem>& batch, std::vector<Drafts>
     session.state_ = State::kFailed;  // until all is done
     GORGON_TRY(session.keep_path(batch[i].path, &(*out)[i]));
     if (batch[i].medusa_heads > 0) {
-      std::memcpy(rows.as<float>() + row++ * stride, session.hidden_.as<float>() + batch[i].path.back() * stride, stride * sizeof(float));
+      float* survivor = model.draft_rows() + row++ * model.hidden_stride();
+      GORGON_TRY(model.memory().copy(survivor, session.hidden_.as<float>() + batch[i].path.back() * model.hidden_stride(), model.hidden_bytes(1)));
     }
   }
   // Every session gets as many heads and ranks as the hungriest; each takes what it asked for.
-  if (drafting > 0) GORGON_TRY(model.drafts(rows.as<float>(), drafting, medusa_heads, top_k, ids.data()));
+  if (drafting > 0) GORGON_TRY(model.drafts(drafting, medusa_heads, top_k, ids.data()));
   row = 0;
   for (size_t i = 0; i < batch.size(); ++i) {
     if (batch[i].medusa_heads > 0) {

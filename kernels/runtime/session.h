@@ -2,7 +2,7 @@
 //
 //   begin_prefill -> prefill … prefill (one chunk of one layer a call) -> verify -> commit -> verify -> commit …    and again for the next turn
 //
-// Between commit and verify a session holds K and V of exactly its committed tokens and the normalised hidden row of the last one. The next
+// Between commit and verify a session holds K and V of exactly its committed tokens and the hidden row of the last one. The next
 // token, the root, is chosen but not committed.
 #pragma once
 
@@ -96,7 +96,7 @@ class Session {
   /** The turn that is being prefilled. */
   struct Turn {
     /** f32 [T, hidden_stride]: every token's residual stream; layers run over it in place. */
-    AlignedBuffer hidden;
+    Buffer hidden;
     std::unique_ptr<Compression> compression;
     int64_t medusa_heads = 0;
     int64_t top_k = 0;
@@ -107,15 +107,16 @@ class Session {
     std::vector<int64_t> rows_before;
   };
 
-  static int64_t chunk_of(const Turn& turn);
+  int64_t chunk_of(const Turn& turn) const;
   Status reserve_chunk();
+  Status reserve_hidden();
   Status prefill_chunk(PrefillProgress* out);
   Status run_chunk(Turn& turn, int64_t count);
   Status finish_prefill(Turn& turn, PrefillProgress* out);
   Status check_verify(const DraftTree& tree) const;
   /** The trees of some sessions through all layers, then their posteriors, as many sessions at a time as logits may exist. */
   static Status verify_pass(const VerifyItem* items, size_t count, Posterior* out);
-  static Status answer_nodes(const VerifyItem* items, size_t count, const float* hidden, Posterior* out);
+  static Status answer_nodes(const VerifyItem* items, size_t count, const float* logits, Posterior* out);
   Status check_commit(const CommitItem& item) const;
   /** The accepted rows in place, the tokens counted; the root that follows. */
   Status keep_path(const std::vector<int32_t>& path, Drafts* out);
@@ -130,8 +131,12 @@ class Session {
   /** The tree verified last, and its answers. */
   DraftTree tree_;
   Posterior posterior_;
-  /** f32 [N, hidden_stride]: normalised hidden rows of the verified nodes, or of the prompt's last token. */
-  AlignedBuffer hidden_;
+  /** f32 [N, hidden_stride]: hidden rows of the verified nodes, or of the prompt's last token, as the last layer left them. */
+  Buffer hidden_;
+  /** i32: the accepted path, where operations read it. */
+  Buffer path_;
+  /** Keys per partial state of attention: of the session's steps since its last prompt. */
+  int64_t split_rows_ = 0;
   /** Committed, over all turns. */
   std::vector<int32_t> tokens_;
   SamplingSpec sampling_;

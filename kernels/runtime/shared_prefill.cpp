@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "ops/top_k.h"
+#include "ops/attention_split.h"
 #include "runtime/text_pass.h"
 
 namespace gorgon {
@@ -34,18 +34,10 @@ Status check(const Model& model, const std::vector<int32_t>& prompt, int64_t chu
   return {};
 }
 
-/** The likeliest token of each row, ties to the lower id. */
-Status likeliest(Model& model, const float* hidden, int64_t rows, int32_t* ids) {
-  const float* logits;
-  const int64_t vocab = model.shape().vocab;
-  GORGON_TRY(model.logits(hidden, rows, &logits));
-  return model.backend().top_k({logits, vocab, rows, vocab, 1, ids}, model.context());
-}
-
 Status run_prompt(Model& model, const std::vector<int32_t>& prompt, int64_t chunk, std::vector<Runner>& runners, int32_t* root) {
   const int64_t tokens = static_cast<int64_t>(prompt.size());
-  KvCache rows(model.kv_shape());
-  AlignedBuffer hidden;
+  KvCache rows = model.make_cache();
+  Buffer hidden(model.memory());
   const auto begin_layer = [&](int64_t) -> Status {
     for (Runner& runner : runners) {
       if (runner.compression) GORGON_TRY(runner.compression->begin_layer());
@@ -67,9 +59,9 @@ Status run_prompt(Model& model, const std::vector<int32_t>& prompt, int64_t chun
     return rows.shrink(layer, 0);
   };
   GORGON_TRY(run_text(model, prompt.data(), tokens, chunk, &hidden, &rows, begin_layer, after_chunk, after_layer));
-  float* last = hidden.as<float>() + (tokens - 1) * model.hidden_stride();
-  GORGON_TRY(model.final_norm(last, 1, last));
-  return likeliest(model, last, 1, root);
+  const float* logits;
+  GORGON_TRY(model.logits(hidden.as<float>() + (tokens - 1) * model.hidden_stride(), 1, &logits));
+  return model.likeliest(logits, 1, root);
 }
 
 /** One more token for each: a tree of one node per branch, all in one pass. */
@@ -77,23 +69,19 @@ Status step(Model& model, const std::vector<Runner*>& running, int64_t position)
   static constexpr int32_t kRoot = 0;
   const int64_t count = static_cast<int64_t>(running.size());
   std::vector<RowSegment> segments;
-  std::vector<int32_t> ids, positions(count, static_cast<int32_t>(position));
   for (Runner* runner : running) {
-    for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
-      GORGON_TRY(runner->cache.reserve(layer, runner->cache.rows(layer) + 1, kSpareRows));
-    }
-    segments.push_back({&runner->cache, 1, position, &kRoot, &kRoot, 1});
-    ids.push_back(runner->branch->tokens.back());
+    const int64_t rows = runner->cache.rows(0);
+    for (int64_t layer = 0; layer < model.shape().layers; ++layer) GORGON_TRY(runner->cache.reserve(layer, rows + 1, kSpareRows));
+    segments.push_back({&runner->cache, 1, rows, position, &runner->branch->tokens.back(), &kRoot, &kRoot, 1, attention_split_rows(runner->branch->rows_kept)});
   }
-  GORGON_TRY(model.set_positions(positions.data(), count));
-  float* x = model.residual();
-  GORGON_TRY(model.embed(ids.data(), count, x));
-  for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
-    GORGON_TRY(model.forward_layer(layer, segments.data(), count, count, count, x));
-    for (Runner* runner : running) runner->cache.set_rows(layer, runner->cache.rows(layer) + 1);
+  GORGON_TRY(model.begin_pass(segments.data(), count));
+  const float* logits;
+  GORGON_TRY(model.decode(&logits));
+  for (Runner* runner : running) {
+    for (int64_t layer = 0; layer < model.shape().layers; ++layer) runner->cache.set_rows(layer, runner->cache.rows(layer) + 1);
   }
-  GORGON_TRY(model.final_norm(x, count, x));
-  GORGON_TRY(likeliest(model, x, count, ids.data()));
+  std::vector<int32_t> ids(count);
+  GORGON_TRY(model.likeliest(logits, count, ids.data()));
   for (int64_t i = 0; i < count; ++i) running[i]->branch->tokens.push_back(ids[i]);
   return {};
 }
@@ -103,12 +91,13 @@ Status step(Model& model, const std::vector<Runner*>& running, int64_t position)
 Status continue_greedily(Model& model, const std::vector<int32_t>& prompt, int64_t chunk, int64_t count, const std::vector<int32_t>& stop_ids,
                          std::vector<Branch>* branches) {
   GORGON_TRY(check(model, prompt, chunk, count, *branches));
+  GORGON_TRY(model.context().enter());
   const int64_t tokens = static_cast<int64_t>(prompt.size());
   std::vector<Runner> runners;
   for (Branch& branch : *branches) {
     // A budget that is not smaller than the prompt changes nothing.
     const bool compresses = branch.compression && tokens > branch.compression->budget;
-    runners.push_back({&branch, KvCache(model.kv_shape()), compresses ? std::make_unique<Compression>(model, *branch.compression, 0, tokens) : nullptr});
+    runners.push_back({&branch, model.make_cache(), compresses ? std::make_unique<Compression>(model, *branch.compression, 0, tokens) : nullptr});
   }
   GORGON_TRY(model.reserve(std::min(chunk, tokens), 1, 0, 0));
   int32_t root = 0;

@@ -15,22 +15,20 @@ namespace gorgon {
  * Needs the model's mutex, and Model::reserve for `chunk` rows where memory may be short.
  */
 template <class BeginLayer, class AfterChunk, class AfterLayer>
-Status run_text(Model& model, const int32_t* tokens, int64_t count, int64_t chunk, AlignedBuffer* hidden, KvCache* cache,
+Status run_text(Model& model, const int32_t* tokens, int64_t count, int64_t chunk, Buffer* hidden, KvCache* cache,
                 const BeginLayer& begin_layer, const AfterChunk& after_chunk, const AfterLayer& after_layer) {
-  const int64_t stride = model.hidden_stride();
-  GORGON_TRY(hidden->allocate(count * stride * static_cast<int64_t>(sizeof(float)), "hidden rows"));
+  GORGON_TRY(hidden->allocate(model.hidden_bytes(count), "hidden rows"));
   float* x = hidden->as<float>();
-  std::vector<int32_t> positions(count);
-  for (int64_t i = 0; i < count; ++i) positions[i] = static_cast<int32_t>(i);
-  GORGON_TRY(model.embed(tokens, count, x));
   for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
     GORGON_TRY(cache->reserve(layer, count, 0));
     GORGON_TRY(begin_layer(layer));
     for (int64_t first = 0; first < count; first += chunk) {
       const int64_t rows = std::min(chunk, count - first);
-      GORGON_TRY(model.set_positions(positions.data() + first, rows));
-      const RowSegment segment{cache, rows, first, nullptr, nullptr, 0};
-      GORGON_TRY(model.forward_layer(layer, &segment, 1, rows, rows, x + first * stride));
+      const RowSegment segment{cache, rows, first, first, tokens + first, nullptr, nullptr, 0, 0};
+      GORGON_TRY(model.begin_pass(&segment, 1));
+      float* chunk_x = x + first * model.hidden_stride();
+      if (layer == 0) GORGON_TRY(model.embed(chunk_x));
+      GORGON_TRY(model.forward_layer(layer, rows, chunk_x));
       cache->set_rows(layer, first + rows);
       GORGON_TRY(after_chunk(layer, first, rows));
     }

@@ -3,11 +3,12 @@
 
 #include <atomic>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "common/aligned_buffer.h"
-#include "common/context.h"
+#include "backend/backend.h"
+#include "common/memory.h"
 #include "ops/linear.h"
 #include "runtime/mapped_file.h"
 
@@ -44,12 +45,16 @@ struct HeadsSpec {
   std::vector<std::string> files;
   std::map<std::string, TensorSlice> tensors;
   std::vector<int32_t> token_map;
+  /** Of synthetic ones: whether they project through the base model's lm_head. */
+  bool shared_projection = true;
 };
 
 struct ModelSpec {
   std::string backend = "auto";
   std::string isa = "auto";
-  int threads = 0;
+  ContextSpec context;
+  /** Random weights of `shape` in place of files, the same for the same seed; for measuring. */
+  std::optional<uint64_t> synthetic;
   bool keep_dtype = true;
   DType dtype = DType::kF32;
   /** Weights that are multiplied are packed as int8; rows of activations and caches stay in `dtype`, which is then bf16. */
@@ -63,19 +68,22 @@ struct ModelSpec {
   std::atomic<int32_t>* cancel = nullptr;
 };
 
+// All of it in the backend's memory.
+
 /** A packed weight and its bias, which own their memory. */
 struct PackedWeight {
-  AlignedBuffer tiles;
+  Buffer tiles;
   PackedMatrix matrix;
-  /** Empty: no bias. */
-  std::vector<float> bias;
-  const float* bias_or_null() const { return bias.empty() ? nullptr : bias.data(); }
+  /** f32; empty: no bias. */
+  Buffer bias;
+  const float* bias_or_null() const { return bias.as<float>(); }
 };
 
 struct LayerWeights {
-  std::vector<float> attention_norm, ffn_norm;
+  /** f32. */
+  Buffer attention_norm, ffn_norm;
   /** Empty unless the model normalises queries and keys per head. */
-  std::vector<float> q_norm, k_norm;
+  Buffer q_norm, k_norm;
   PackedWeight qkv, o, gate_up, down;
 };
 
@@ -90,12 +98,13 @@ struct Weights {
   DType dtype = DType::kF32;
   /** Of packed weights: the same, or int8. */
   DType packed_dtype = DType::kF32;
-  /** Row-major [V, C] in the file's own dtype: rows are gathered, never multiplied. */
+  /** Row-major [V, C] in the file's own dtype: rows are gathered, never multiplied. Where the file is mapped, or a copy. */
   MappedFile embed_file;
+  Buffer embed_table;
   const void* embed = nullptr;
   DType embed_dtype = DType::kF32;
   std::vector<LayerWeights> layers;
-  std::vector<float> final_norm;
+  Buffer final_norm;
   PackedWeight lm_head;
   std::vector<MedusaHead> heads;
   /** Vocabulary id of each row of a reduced projection; empty when row = id. */
@@ -105,6 +114,6 @@ struct Weights {
 };
 
 /** Maps the files, checks every range and shape, packs. ERR_CANCELLED when the spec's flag is raised. */
-Status load_weights(const ModelSpec& spec, ThreadPool& pool, Weights* out);
+Status load_weights(const ModelSpec& spec, const Backend& backend, Context& context, Weights* out);
 
 }  // namespace gorgon

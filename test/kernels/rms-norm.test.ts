@@ -11,19 +11,19 @@ interface NormCase {
   rows: number
   width: number
   eps: number
-  asBf16: boolean
+  dtype: 'f32' | 'bf16'
 }
 
 function run(isa: string, threads: number, c: NormCase, x: Float32Array, weight: Float32Array): Float32Array {
   const xStride = c.width + 3
   const out = new Output({ rows: c.rows, width: c.width, stride: c.width + 5 })
-  const args = { ...c, x: strided(x, c.rows, c.width, xStride, Number.NaN), xStride, weight }
+  const args = { ...c, operand: false, x: strided(x, c.rows, c.width, xStride, Number.NaN), xStride, weight }
   ops.rmsNorm(isa, threads, { ...args, out: out.array, outStride: out.stride })
   return out.values()
 }
 
 function check(c: NormCase, scale = 1): void {
-  const random = new Random(`rms_norm M=${c.rows} C=${c.width} eps=${c.eps} bf16=${c.asBf16} scale=${scale}`)
+  const random = new Random(`rms_norm M=${c.rows} C=${c.width} eps=${c.eps} ${c.dtype} scale=${scale}`)
   const x = random.normals(c.rows * c.width, scale)
   const weight = random.normals(c.width)
   const place = { random, axes: { m: c.rows, i: c.width } }
@@ -35,8 +35,8 @@ function check(c: NormCase, scale = 1): void {
     // The mean of squares is the one long sum, and enters by its root; a few roundings come after it.
     (i) =>
       tolerance({
-        epsilon: c.asBf16 ? EPSILON.bf16 / 2 + EPSILON.f32 : EPSILON.f32,
-        reduction: c.asBf16 ? 1 : 4 + c.width / 16,
+        epsilon: c.dtype === 'bf16' ? EPSILON.bf16 / 2 + EPSILON.f32 : EPSILON.f32,
+        reduction: c.dtype === 'bf16' ? 1 : 4 + c.width / 16,
         magnitude: Math.abs(expected[i]!),
         factor: 1.01,
       }),
@@ -45,26 +45,26 @@ function check(c: NormCase, scale = 1): void {
 }
 
 describe('rms_norm', () => {
-  for (const asBf16 of [false, true]) {
-    it(`matches the oracle at every width around a vector${asBf16 ? ', rounded to bf16' : ''}`, () => {
+  for (const dtype of ['f32', 'bf16'] as const) {
+    it(`matches the oracle at every width around a vector${dtype === 'bf16' ? ', rounded to bf16' : ''}`, () => {
       for (const width of [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 1000]) {
-        for (const rows of [1, 3]) check({ rows, width, eps: 1e-5, asBf16 })
+        for (const rows of [1, 3]) check({ rows, width, eps: 1e-5, dtype })
       }
     })
   }
 
   it('matches the oracle for many rows, which are split over threads', () => {
-    check({ rows: 64, width: 200, eps: 1e-6, asBf16: false })
-    check({ rows: 5, width: 4096, eps: 1e-6, asBf16: false })
-    check({ rows: 3, width: 5000, eps: 1e-6, asBf16: false })
+    check({ rows: 64, width: 200, eps: 1e-6, dtype: 'f32' })
+    check({ rows: 5, width: 4096, eps: 1e-6, dtype: 'f32' })
+    check({ rows: 3, width: 5000, eps: 1e-6, dtype: 'f32' })
   })
 
   it('matches the oracle for small and large values, where eps rules and where it does not', () => {
-    for (const scale of [1e-12, 1e-4, 1e4, 1e15]) check({ rows: 3, width: 100, eps: 1e-5, asBf16: false }, scale)
+    for (const scale of [1e-12, 1e-4, 1e4, 1e15]) check({ rows: 3, width: 100, eps: 1e-5, dtype: 'f32' }, scale)
   })
 
   it('a row alone has the bits it has among 64 others', () => {
-    const c: NormCase = { rows: 65, width: 83, eps: 1e-5, asBf16: false }
+    const c: NormCase = { rows: 65, width: 83, eps: 1e-5, dtype: 'f32' }
     const random = new Random('rms_norm alone')
     const x = random.normals(c.rows * c.width)
     const weight = random.normals(c.width)
@@ -82,15 +82,15 @@ describe('rms_norm', () => {
     const weight = random.normals(50)
     for (const isa of isas) {
       const x = new Output({ rows: 3, width: 50, stride: 60, initial: random.normals(150) })
-      const apart = run(isa, 1, { rows: 3, width: 50, eps: 1e-5, asBf16: false }, x.values(), weight)
-      const args = { x: x.array, xStride: 60, rows: 3, width: 50, weight, eps: 1e-5, asBf16: false }
+      const apart = run(isa, 1, { rows: 3, width: 50, eps: 1e-5, dtype: 'f32' }, x.values(), weight)
+      const args = { x: x.array, xStride: 60, rows: 3, width: 50, weight, eps: 1e-5, dtype: 'f32', operand: false } as const
       ops.rmsNorm(isa, 1, { ...args, out: x.array, outStride: 60 })
       expectSameBits(x.values(), apart, { random, axes: { m: 3, i: 50 }, what: isa })
     }
   })
 
   it('a row of zeros stays zeros; NaN and infinity stay in their rows', () => {
-    const c: NormCase = { rows: 4, width: 40, eps: 1e-5, asBf16: false }
+    const c: NormCase = { rows: 4, width: 40, eps: 1e-5, dtype: 'f32' }
     const random = new Random('rms_norm odd')
     const weight = random.normals(c.width)
     const x = random.normals(c.rows * c.width)
@@ -113,7 +113,7 @@ describe('rms_norm', () => {
     const got = run(
       fastestIsa,
       1,
-      { rows: 4, width: 50, eps: 0, asBf16: true },
+      { rows: 4, width: 50, eps: 0, dtype: 'bf16' },
       random.normals(200),
       random.normals(50),
     )

@@ -10,7 +10,7 @@ import { Random } from '../support/random.js'
 interface SiluCase {
   rows: number
   width: number
-  asBf16: boolean
+  dtype: 'f32' | 'bf16'
 }
 
 function run(isa: string, threads: number, c: SiluCase, x: Float32Array): Float32Array {
@@ -26,16 +26,16 @@ function siluOf(isa: string, values: ArrayLike<number>): Float32Array {
   const width = values.length
   const x = new Float32Array(2 * width).fill(1)
   x.set(Float32Array.from(values))
-  return run(isa, 1, { rows: 1, width, asBf16: false }, x)
+  return run(isa, 1, { rows: 1, width, dtype: 'f32' }, x)
 }
 
 describe('silu_mul', () => {
-  for (const asBf16 of [false, true]) {
-    it(`matches the oracle at every width around a vector${asBf16 ? ', rounded to bf16' : ''}`, () => {
+  for (const dtype of ['f32', 'bf16'] as const) {
+    it(`matches the oracle at every width around a vector${dtype === 'bf16' ? ', rounded to bf16' : ''}`, () => {
       for (const width of [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 511, 513]) {
         for (const rows of [1, 3]) {
-          const c: SiluCase = { rows, width, asBf16 }
-          const random = new Random(`silu_mul M=${rows} F=${width} bf16=${asBf16}`)
+          const c: SiluCase = { rows, width, dtype }
+          const random = new Random(`silu_mul M=${rows} F=${width} ${dtype}`)
           const x = random.normals(rows * 2 * width, 3)
           const place = { random, axes: { m: rows, i: width } }
           const got = onEveryIsa(place, (isa, threads) => run(isa, threads, c, x))
@@ -45,7 +45,7 @@ describe('silu_mul', () => {
             expected,
             (i) =>
               tolerance({ epsilon: EPSILON.f32, reduction: 4, magnitude: Math.abs(expected[i]!), factor: 1 }) +
-              (asBf16 ? (EPSILON.bf16 / 2) * Math.abs(expected[i]!) : 0),
+              (dtype === 'bf16' ? (EPSILON.bf16 / 2) * Math.abs(expected[i]!) : 0),
             place,
           )
         }
@@ -54,7 +54,7 @@ describe('silu_mul', () => {
   }
 
   it('a row alone has the bits it has among 64 others', () => {
-    const c: SiluCase = { rows: 65, width: 83, asBf16: false }
+    const c: SiluCase = { rows: 65, width: 83, dtype: 'f32' }
     const random = new Random('silu_mul alone')
     const x = random.normals(c.rows * 2 * c.width)
     for (const isa of isas) {
@@ -68,14 +68,14 @@ describe('silu_mul', () => {
 
   it('a product too small for a normal float is zero', () => {
     for (const isa of isas) {
-      const got = run(isa, 1, { rows: 1, width: 2, asBf16: false }, Float32Array.of(-80, 1, 1e-6, 2 ** -130))
+      const got = run(isa, 1, { rows: 1, width: 2, dtype: 'f32' }, Float32Array.of(-80, 1, 1e-6, 2 ** -130))
       expect(Array.from(got, Math.abs), isa).toEqual([0, 0])
     }
   })
 
   it('gives the values of bf16 and no others when asked to', () => {
     const random = new Random('silu_mul bf16 values')
-    const got = run(fastestIsa, 1, { rows: 3, width: 40, asBf16: true }, random.normals(240))
+    const got = run(fastestIsa, 1, { rows: 3, width: 40, dtype: 'bf16' }, random.normals(240))
     expect(Array.from(got)).toEqual(Array.from(got, (value) => round('bf16', value)))
   })
 })

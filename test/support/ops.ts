@@ -116,7 +116,9 @@ interface OperationArgs {
     width: number
     weight: Float32Array
     eps: number
-    asBf16: boolean
+    dtype: WeightDtype
+    /** Whether `out` is laid out as products take it, which shows on no array here. */
+    operand: boolean
     out: Float32Array
     outStride: number
   }
@@ -138,7 +140,7 @@ interface OperationArgs {
     xStride: number
     rows: number
     width: number
-    asBf16: boolean
+    dtype: WeightDtype
     out: Float32Array
     outStride: number
   }
