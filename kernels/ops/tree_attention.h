@@ -43,6 +43,8 @@ struct TreeAttentionArgs {
   int64_t window;
   void* out;
   int64_t out_stride;
+  /** CUDA: no item's split_rows is smaller; 0: kLeastSplitRows. Sizes scratch and launches, as most_rows does. */
+  int64_t least_split_rows = 0;
 };
 
 #ifdef GORGON_ISA

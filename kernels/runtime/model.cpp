@@ -194,6 +194,7 @@ Status Model::fill_angles(int64_t end) {
 
 Status Model::begin_pass(const RowSegment* segments, int64_t count) {
   int64_t tokens = 0, path_entries = 0, end = 0, most_rows = 0;
+  int64_t least_split_rows = segments[0].split_rows;
   bool trees = false;
   for (int64_t s = 0; s < count; ++s) {
     const RowSegment& segment = segments[s];
@@ -202,6 +203,7 @@ Status Model::begin_pass(const RowSegment* segments, int64_t count) {
     trees = trees || segment.depths != nullptr;
     end = std::max(end, segment.position + (segment.depths != nullptr ? segment.path_stride : segment.tokens));
     most_rows = std::max(most_rows, segment.rows + segment.tokens);
+    least_split_rows = std::min(least_split_rows, segment.split_rows);
   }
   GORGON_TRY(reserve_workspace(tokens));
   GORGON_TRY(fill_angles(end));
@@ -243,6 +245,7 @@ Status Model::begin_pass(const RowSegment* segments, int64_t count) {
   now_.item_count = count;
   now_.tokens = tokens;
   now_.most_rows = round_up(most_rows, kRecordedRows);
+  now_.least_split_rows = least_split_rows;
   now_.prompt = trees ? RowSegment{} : segments[0];
   return {};
 }
@@ -281,7 +284,7 @@ Status Model::forward_layer(int64_t index, int64_t needed, float* x) {
                                     *context_));
   } else {
     GORGON_TRY(run.tree_attention({q_, query_stride(), now_.items, now_.item_count, tokens, now_.most_rows, index, dtype, shape_.query_heads, shape_.kv_heads,
-                                   head_dim, window, attended_, q_operand},
+                                   head_dim, window, attended_, q_operand, now_.least_split_rows},
                                   *context_));
   }
 
@@ -306,6 +309,7 @@ uint64_t Model::pass_key(int64_t logit_rows) const {
   uint64_t key = mixed(1, now_.item_count);
   key = mixed(key, now_.tokens);
   key = mixed(key, now_.most_rows);
+  key = mixed(key, now_.least_split_rows);
   return mixed(key, logit_rows);
 }
 

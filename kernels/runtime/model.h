@@ -130,6 +130,7 @@ class Model {
     int64_t item_count = 0;
     int64_t tokens = 0;
     int64_t most_rows = 0;
+    int64_t least_split_rows = 0;
     /** The one segment of a prompt; without a cache when they are trees. */
     RowSegment prompt{};
   } now_;
