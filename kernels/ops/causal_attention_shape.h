@@ -1,0 +1,30 @@
+// CausalAttentionShape: what all kernels of causal_attention are told, by value.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/kv_layout.h"
+
+namespace gorgon {
+
+struct CausalAttentionShape {
+  const void* q;
+  int64_t q_stride;
+  const KvHead* heads;
+  void* out;
+  int tokens;
+  int skip;
+  int rows;
+  int query_heads;
+  /** Query heads of a KV head. */
+  int group;
+  int head_dim;
+  /** Of the first new token. */
+  int64_t position;
+  int64_t window;
+  float scale;
+  /** scale times log2 e: weights are powers of two. */
+  float scale_log2;
+};
+
+}  // namespace gorgon
