@@ -9,7 +9,6 @@
 #include "ops/posterior.h"
 
 #include <cfloat>
-#include <cstdio>
 
 #include "common/lane_mask.h"
 #include "common/lane_sums.h"
@@ -45,18 +44,6 @@ int64_t row_floats(int64_t vocab) {
 Row row_at(float* scratch, int64_t vocab) {
   const int64_t padded = round_up(vocab, kLanes);
   return {scratch, scratch + padded, reinterpret_cast<double*>(scratch + 2 * padded), vocab};
-}
-
-bool is_suppressing(const PosteriorNode& node) {
-  const SamplingParams& sampling = *node.sampling;
-  return sampling.suppressed_count > 0 && node.generated + node.path_count < sampling.min_tokens;
-}
-
-/** Whether the arg max of the raw logits is all there is to know. */
-bool is_plain_greedy(const PosteriorNode& node) {
-  const SamplingParams& sampling = *node.sampling;
-  return sampling.temperature == 0.0f && sampling.bias_count == 0 && !has_penalties(sampling) && !is_suppressing(node) && !node.typical &&
-         node.logprobs < 0;
 }
 
 // ---- adjusted logits ----
@@ -395,16 +382,11 @@ void summarise(PosteriorNode& node, const Row& row) {
 }  // namespace
 
 Status posterior_cpu(const PosteriorArgs& args, CpuContext& context) {
+  GORGON_TRY(check_posterior(args));
   bool needs_rows = false;
   int64_t work = 0;
   for (int64_t i = 0; i < args.node_count; ++i) {
     const PosteriorNode& node = args.nodes[i];
-    if (args.vocab < 1 || args.vocab > INT32_MAX || node.logprobs > kMaxTopK) {
-      char message[160];
-      std::snprintf(message, sizeof message, "posterior: %lld log-probabilities of %lld ids. Use at most %d, and at least 1 id.",
-                    static_cast<long long>(node.logprobs), static_cast<long long>(args.vocab), kMaxTopK);
-      return {StatusCode::kShape, message};
-    }
     const bool is_plain = is_plain_greedy(node);
     needs_rows = needs_rows || !is_plain;
     work += is_plain ? args.vocab : args.vocab * kWarpCost;

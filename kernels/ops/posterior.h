@@ -33,8 +33,11 @@
 // See         common/philox.h, test/oracle/posterior.ts
 #pragma once
 
+#include <cstdio>
+
 #include "common/context.h"
 #include "common/philox.h"
+#include "ops/top_k.h"
 
 namespace gorgon {
 
@@ -104,6 +107,30 @@ struct PosteriorArgs {
   int64_t node_count;
   int64_t vocab;
 };
+
+static inline bool is_suppressing(const PosteriorNode& node) {
+  const SamplingParams& sampling = *node.sampling;
+  return sampling.suppressed_count > 0 && node.generated + node.path_count < sampling.min_tokens;
+}
+
+/** Whether the arg max of the raw logits is all there is to know. */
+static inline bool is_plain_greedy(const PosteriorNode& node) {
+  const SamplingParams& sampling = *node.sampling;
+  return sampling.temperature == 0.0f && sampling.bias_count == 0 && !has_penalties(sampling) && !is_suppressing(node) && !node.typical &&
+         node.logprobs < 0;
+}
+
+/** ERR_SHAPE where the limits are not kept. */
+static inline Status check_posterior(const PosteriorArgs& args) {
+  for (int64_t i = 0; i < args.node_count; ++i) {
+    if (args.vocab >= 1 && args.vocab <= INT32_MAX && args.nodes[i].logprobs <= kMaxTopK) continue;
+    char message[160];
+    std::snprintf(message, sizeof message, "posterior: %lld log-probabilities of %lld ids. Use at most %d, and at least 1 id.",
+                  static_cast<long long>(args.nodes[i].logprobs), static_cast<long long>(args.vocab), kMaxTopK);
+    return {StatusCode::kShape, message};
+  }
+  return {};
+}
 
 #ifdef GORGON_ISA
 namespace GORGON_ISA {
