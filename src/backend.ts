@@ -1,6 +1,6 @@
-// Which backend and instruction set an engine runs on: asked for, forced by the environment, or the best this machine has.
+// Which backend, instruction set and device an engine runs on: asked for, forced by the environment, or the best this machine has.
 import { GorgonError } from './errors.js'
-import { type BackendInfo, native } from './native.js'
+import { type BackendInfo, type DeviceInfo, native } from './native.js'
 
 /** Of `auto`, the first that can be used. */
 const PREFERENCE = ['cuda', 'cpu']
@@ -9,9 +9,28 @@ export interface BackendChoice {
   readonly backend: string
   /** `auto` leaves it to the backend. */
   readonly isa: string
+  /** Null on the CPU. */
+  readonly device: ChosenDevice | null
   /** Why this one. */
   readonly reason: string
 }
+
+export interface ChosenDevice extends DeviceInfo {
+  /** As the backend counts its devices, from 0. */
+  readonly index: number
+  /** Bytes of its memory that may be used; 0 is what is free. */
+  readonly budgetBytes: number
+}
+
+/** Of load options, what is said about where an engine runs. */
+interface Wanted {
+  readonly backend: string
+  readonly isa: string
+  readonly device?: number | undefined
+  readonly deviceMemory?: number | undefined
+}
+
+type Environment = Readonly<Record<string, string | undefined>>
 
 /** What this build can run on, and why not where it cannot. */
 export function backends(): BackendInfo[] {
@@ -19,20 +38,42 @@ export function backends(): BackendInfo[] {
 }
 
 /**
- * An option wins over the environment (`GORGON_BACKEND`, `GORGON_CPU`), which stands in where the option is `auto`.
+ * An option wins over the environment, which stands in where the option is `auto` or left out: `GORGON_BACKEND`; `GORGON_CPU` and
+ * `GORGON_CUDA`, the instruction set of each; `GORGON_DEVICE`, which on the CPU has nothing to say.
  *
- * @throws {GorgonError} ERR_OPTION for a name that does not exist; ERR_DEVICE for one that cannot be used here.
+ * @throws {GorgonError} ERR_OPTION for a name that does not exist, or a budget that the device cannot have; ERR_DEVICE for a backend, an
+ *   instruction set or a device that cannot be used here.
  */
-export function chooseBackend(
-  wanted: { readonly backend: string; readonly isa: string },
-  env: Readonly<Record<string, string | undefined>>,
-  known: readonly BackendInfo[],
-): BackendChoice {
+export function chooseBackend(wanted: Wanted, env: Environment, known: readonly BackendInfo[]): BackendChoice {
   const { backend, reason } = choose(ask(wanted.backend, 'backend', env, 'GORGON_BACKEND'), known)
-  // The variable is about CPUs; on another backend it has nothing to say.
-  const isa = ask(wanted.isa, 'isa', backend.name === 'cpu' ? env : {}, 'GORGON_CPU')
+  // Each variable is about one backend; on another it has nothing to say.
+  const isa = ask(wanted.isa, 'isa', env, backend.name === 'cpu' ? 'GORGON_CPU' : 'GORGON_CUDA')
   if (isa.name !== 'auto') find(isa, 'Instruction set', backend.isas)
-  return { backend: backend.name, isa: isa.name, reason }
+  const device = backend.devices.length > 0 ? chooseDevice(wanted, env, backend) : null
+  return { backend: backend.name, isa: isa.name, device, reason }
+}
+
+function chooseDevice({ device, deviceMemory }: Wanted, env: Environment, { devices }: BackendInfo): ChosenDevice {
+  const forced = env['GORGON_DEVICE']
+  const by = device === undefined && forced ? 'GORGON_DEVICE' : 'device'
+  const asked = by === 'device' ? String(device ?? 0) : forced!
+  const list = devices.map(({ name }, number) => `${number} (${name})`).join(', ')
+  if (!/^\d+$/.test(asked)) {
+    throw new GorgonError('ERR_OPTION', `${by} is "${asked}". Use the number of a device: ${list}.`, { [by]: asked })
+  }
+  const index = Number(asked)
+  const found = devices[index]
+  if (!found) {
+    throw new GorgonError('ERR_DEVICE', `Device ${index} (${by}) does not exist. There is ${list}.`, { [by]: index })
+  }
+  if (deviceMemory !== undefined && deviceMemory > found.memoryBytes) {
+    throw new GorgonError(
+      'ERR_OPTION',
+      `deviceMemory is ${deviceMemory} bytes, but device ${index} (${found.name}) has ${found.memoryBytes}. Use at most that many.`,
+      { path: 'deviceMemory', value: deviceMemory, memoryBytes: found.memoryBytes },
+    )
+  }
+  return { ...found, index, budgetBytes: deviceMemory ?? 0 }
 }
 
 interface Asked {
@@ -40,7 +81,7 @@ interface Asked {
   readonly by: string
 }
 
-function ask(option: string, path: string, env: Readonly<Record<string, string | undefined>>, variable: string): Asked {
+function ask(option: string, path: string, env: Environment, variable: string): Asked {
   const forced = env[variable]
   return option === 'auto' && forced ? { name: forced, by: variable } : { name: option, by: path }
 }

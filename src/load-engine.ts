@@ -7,7 +7,15 @@ import { costFolder, costKey, readCosts, writeCosts } from './cost-cache.js'
 import { Engine } from './engine.js'
 import { GorgonError, isGorgonError } from './errors.js'
 import { type MeasuredCosts, measureStepCosts } from './measure-costs.js'
-import { addonFile, type ModelHandle, type ModelSpec, type Native, native, packageRoot } from './native.js'
+import {
+  addonFile,
+  type ModelHandle,
+  type ModelInfo,
+  type ModelSpec,
+  type Native,
+  native,
+  packageRoot,
+} from './native.js'
 import { type LoadOptions, type LoadOptionsInput, parseGenerateOptions, parseLoadOptions } from './options.js'
 import type { EngineParts } from './parts.js'
 import { resolvePlan } from './plan.js'
@@ -177,7 +185,7 @@ async function withCosts(
 
 /** Everything that what a step costs depends on. */
 async function costFacts(
-  info: object,
+  { memoryUsed: _used, memoryPeak: _peak, ...info }: ModelInfo,
   { shape, heads, isa }: ModelSpec,
   context: number,
 ): Promise<Record<string, unknown>> {
@@ -201,6 +209,13 @@ async function costFacts(
 function unwrap<T>(outcome: PromiseSettledResult<T>): T {
   if (outcome.status === 'rejected') throw outcome.reason
   return outcome.value
+}
+
+/** What `engine.info` says of a device. */
+function deviceOf({ device }: BackendChoice): EngineParts['info']['device'] {
+  if (device === null) return null
+  const { index, name, memoryBytes, budgetBytes } = device
+  return { index, name, memoryBytes, budgetBytes }
 }
 
 function partsOf(
@@ -238,6 +253,7 @@ function partsOf(
       backendReason: choice.reason,
       isa,
       threads,
+      device: deviceOf(choice),
       dtype,
       weights,
       weightBytes,

@@ -67,10 +67,14 @@ export interface HeadsSpec {
 export interface ModelSpec {
   /** Name from `backends()`. */
   readonly backend: string
-  /** CPU instruction set: a name from `backends()`, or `auto`. */
+  /** Instruction set of the backend: a name from `backends()`, or `auto`. */
   readonly isa: string
-  /** Compute threads; 0 means one per physical core. */
+  /** Compute threads of the CPU; 0 means one per physical core. */
   readonly threads: number
+  /** Of a backend with devices: which one, from 0. */
+  readonly device: number
+  /** Bytes of the device's memory that may be used; 0 is what is free. */
+  readonly memoryBudget: number
   /** `auto` keeps the checkpoint's dtype; otherwise weights are converted to this. */
   readonly dtype: WeightDtype | 'auto'
   /** `int8` takes the dtype bf16; `auto` is bf16 with it. */
@@ -87,6 +91,11 @@ export interface ModelInfo {
   readonly backend: string
   readonly isa: string
   readonly threads: number
+  /** Name of the device; null on the CPU. */
+  readonly device: string | null
+  /** Bytes in use now, and the most so far, of the device's memory; 0 on the CPU. */
+  readonly memoryUsed: number
+  readonly memoryPeak: number
   /** Of activations and caches. */
   readonly dtype: WeightDtype
   readonly weights: WeightForm
@@ -235,6 +244,14 @@ export interface SessionInfo {
   readonly bytes: number
 }
 
+export interface DeviceInfo {
+  readonly name: string
+  readonly memoryBytes: number
+  /** As in "9.0". */
+  readonly computeCapability: string
+  readonly multiprocessors: number
+}
+
 export interface BackendInfo {
   readonly name: string
   readonly usable: boolean
@@ -242,6 +259,8 @@ export interface BackendInfo {
   readonly detail: string
   /** Instruction sets in order of preference, with whether this machine has them. */
   readonly isas: readonly { readonly name: string; readonly usable: boolean }[]
+  /** What it can run on, by number; empty for the CPU. */
+  readonly devices: readonly DeviceInfo[]
 }
 
 /**

@@ -289,10 +289,17 @@ export const LoadOptions = strict({
    * Default `full`.
    */
   weights: oneOf(['full', 'int8']).default('full'),
-  /** Compute threads, 0 to 1024; 0 is one per physical core. Default 0. */
+  /** Compute threads of the CPU, 0 to 1024; 0 is one per physical core. Default 0. */
   threads: integer(0, 1024).default(0),
-  /** CPU instruction set, by a name that `backends()` lists. Default `auto`: the best of this machine. */
+  /** Instruction set of the backend, by a name that `backends()` lists. Default `auto`: the best of this machine. */
   isa: text('the name of an instruction set, or "auto"').default('auto'),
+  /** Which CUDA device, by its number in `gorgon doctor`. Default: the one that `GORGON_DEVICE` names, or 0. */
+  device: integer(0, 1023).optional(),
+  /**
+   * Bytes of the device's memory that this engine may use, for weights, caches and all else: what would take more is refused with
+   * ERR_OUT_OF_MEMORY. Default: what is free.
+   */
+  deviceMemory: integer(1, 2 ** 50).optional(),
   limits: strict({
     /** Generations that run at once; others wait. 1 to 1024; default 16. */
     maxSequences: integer(1, 1024).default(16),
@@ -309,7 +316,17 @@ export const LoadOptions = strict({
   onProgress: callback<LoadProgress>().optional(),
   /** Stops loading. */
   signal: abortSignal().optional(),
-}).superRefine(({ dtype, weights, heads, speculation }, context) => {
+}).superRefine(({ backend, device, deviceMemory, dtype, weights, heads, speculation }, context) => {
+  if (backend === 'cpu') {
+    const given = device !== undefined ? 'device' : deviceMemory !== undefined ? 'deviceMemory' : null
+    if (given !== null) {
+      violate(
+        context,
+        [given],
+        'is given, but backend is "cpu", which has no devices. Leave it out, or use backend "cuda".',
+      )
+    }
+  }
   if (weights === 'int8' && dtype !== 'auto' && dtype !== 'bf16') {
     violate(context, ['dtype'], `is "${dtype}", but int8 weights are multiplied with bf16. Use dtype "auto" or "bf16".`)
   }

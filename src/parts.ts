@@ -38,6 +38,13 @@ export interface EngineInfo {
   readonly backendReason: string
   readonly isa: string
   readonly threads: number
+  /** What computes, and how much of its memory may be used (0: what is free); null on the CPU. */
+  readonly device: {
+    readonly index: number
+    readonly name: string
+    readonly memoryBytes: number
+    readonly budgetBytes: number
+  } | null
   /** Of the weights in memory, unless they are int8; of activations and of the KV cache. */
   readonly dtype: string
   /** `full`: in `dtype`; `int8`: one byte each, with a scale for each column. */

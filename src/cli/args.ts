@@ -48,6 +48,12 @@ const asSeed = (text: string): unknown => {
   if (!/^\d+$/.test(text)) return text
   return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text)
 }
+/** Bytes: `24GB` is 24e9, `20GiB` is 20 * 2 ** 30. */
+const asBytes = (text: string): unknown => {
+  const [, count, prefix, binary] = /^(\d+(?:\.\d+)?) ?(?:([kmgt]?)(i?)b)?$/i.exec(text) ?? []
+  if (count === undefined || (binary && !prefix)) return text
+  return Math.floor(Number(count) * (binary ? 1024 : 1000) ** ' kmgt'.indexOf((prefix || ' ').toLowerCase()))
+}
 const asTree = (text: string): unknown => (/^\d+$/.test(text) ? Number(text) : text)
 const asHeads = (text: string): unknown => (text === 'none' ? false : text)
 
@@ -57,6 +63,7 @@ const group = (target: Target, heading: string, lines: readonly Line[]): Flag[] 
   lines.map(([flags, path, read, help, allowed]) => ({ target, group: heading, flags, path, read, help, allowed }))
 
 const TREES = 'auto, the name of a tree, a number of nodes, or chain:N'
+const SIZES = 'a number of bytes, at least 1, or a size like 24GB or 20GiB'
 const SEEDS = 'a whole number from 0 to 2^64 - 1'
 
 /** Every flag that sets an option. */
@@ -73,6 +80,8 @@ const FLAGS: readonly Flag[] = [
       'full is in that dtype; int8 has half the bytes of bf16, and less precision',
     ],
     ['--threads <N>', 'threads', asNumber, 'compute threads; 0 is one per physical core'],
+    ['--device <N>', 'device', asNumber, 'which CUDA device, as "gorgon doctor" numbers them; 0 when left out'],
+    ['--device-memory <SIZE>', 'deviceMemory', asBytes, 'most to use of its memory; what is free when left out', SIZES],
   ]),
   ...group('generate', 'Decoding:', [
     ['--max-tokens <N>', 'maxTokens', asNumber, 'most tokens to generate'],

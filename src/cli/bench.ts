@@ -8,7 +8,7 @@ import { type PromptKind, promptsFor } from '../bench/prompts.js'
 import { type BenchResult, encodeResult } from '../bench/results.js'
 import { type Engine, GorgonError, loadEngine } from '../index.js'
 import { type Given, optionsOf, readGenerateOptions, readLoadOptions, UsageError } from './args.js'
-import { table } from './format.js'
+import { placeOf, table } from './format.js'
 import { type Io, write } from './io.js'
 import { checkWritable, writeOutput } from './output-file.js'
 import { createProgress } from './progress.js'
@@ -167,10 +167,9 @@ async function readPromptFile(file: string, signal: AbortSignal): Promise<string
 export function describeDecode({ info, options, runs }: Measured): string {
   const summaries = summariseDecode(runs)
   const acceptance = acceptanceRows(summaries)
-  const { backend, isa, dtype, weights, threads } = info
   const rounds = Math.max(0, ...summaries.map((one) => one.n))
   return [
-    `${options.model} on ${backend} (${isa}, ${dtype}${weights === 'int8' ? ', int8 weights' : ''}), ${threads} threads; ${options.tokens} tokens after each prompt, `,
+    `${options.model} on ${placeOf(info)}; ${options.tokens} tokens after each prompt, `,
     `temperature ${options.temperature}, mode ${options.mode}, tree ${options.tree}, budget ${options.budget}, window ${options.window}\n\n`,
     table(speedRows(summaries)),
     ...(acceptance.length > 0

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Engine, type GenerateOptions, loadEngine, packageRoot, type Result } from '../index.js'
 import { type Given, readGenerateOptions, readLoadOptions } from './args.js'
-import { bytes, table } from './format.js'
+import { bytes, placeOf, table } from './format.js'
 import { type Io, write } from './io.js'
 import { createProgress } from './progress.js'
 
@@ -51,11 +51,7 @@ const SHOWN = VARIANTS.length - 1
 export async function demo(given: Given, io: Io): Promise<boolean> {
   const options = { ...readGenerateOptions(given, { maxTokens: TOKENS, seed: 1 }), signal: io.signal }
   await using engine = await loadEngine({ ...readLoadOptions(given, { model: 'demo' }), signal: io.signal })
-  const { backend, isa, dtype, weights, threads } = engine.info
-  await write(
-    io.stdout,
-    `demo model on ${backend} (${isa}, ${weights === 'int8' ? 'int8 weights' : dtype}), ${threads} threads\n\n`,
-  )
+  await write(io.stdout, `demo model on ${placeOf(engine.info)}\n\n`)
   // Page faults and first calls would count against whatever runs first.
   await engine.generate(SHORT_PROMPT, { ...options, maxTokens: 16 })
 

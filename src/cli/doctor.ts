@@ -109,6 +109,10 @@ function checkBackend(backend: BackendInfo): Check {
     backend.detail,
     namesOf(true) && `instruction sets, best first: ${namesOf(true)}`,
     namesOf(false) && `not on this machine: ${namesOf(false)}`,
+    ...backend.devices.map(
+      ({ name, memoryBytes, computeCapability, multiprocessors }, number) =>
+        `device ${number}: ${name}, ${bytes(memoryBytes)}, compute capability ${computeCapability}, ${multiprocessors} multiprocessors`,
+    ),
   ]
   return {
     name: `backend ${backend.name}`,

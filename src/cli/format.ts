@@ -1,4 +1,5 @@
-// Numbers and tables for people to read.
+// Numbers, tables and engines for people to read.
+import type { EngineInfo } from '../index.js'
 
 /** `12.3 MiB` */
 export function bytes(count: number): string {
@@ -10,6 +11,12 @@ export function bytes(count: number): string {
     unit += 1
   }
   return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
+}
+
+/** `cpu (amx, bf16), 8 threads` or `cuda (sm_90a, bf16), NVIDIA H200` */
+export function placeOf({ backend, isa, dtype, weights, threads, device }: EngineInfo): string {
+  const held = weights === 'int8' ? `${dtype}, int8 weights` : dtype
+  return `${backend} (${isa}, ${held}), ${device ? device.name : `${threads} threads`}`
 }
 
 /** Columns as wide as their widest cell; the first to the left, the others to the right. */

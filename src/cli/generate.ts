@@ -96,7 +96,14 @@ function asJson(result: Result, { info }: Engine): object {
       bytes: kv.bytes,
       fullBytes: kv.fullBytes,
     },
-    engine: { backend: info.backend, isa: info.isa, dtype: info.dtype, weights: info.weights, threads: info.threads },
+    engine: {
+      backend: info.backend,
+      isa: info.isa,
+      device: info.device?.name ?? null,
+      dtype: info.dtype,
+      weights: info.weights,
+      threads: info.threads,
+    },
   }
 }
 

@@ -127,7 +127,7 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
     .action((given) => bench(given, ['gorgon', ...argv].join(' '), io))
 
   const demoCommand = program.command('demo').description('compare plain decoding with Medusa and SnapKV, here and now')
-  const demoFlags = ['--threads', '--temperature']
+  const demoFlags = ['--backend', '--threads', '--device', '--device-memory', '--temperature']
   for (const option of [...optionsOf('load'), ...optionsOf('generate')]) {
     if (demoFlags.includes(option.long!)) demoCommand.addOption(option)
   }

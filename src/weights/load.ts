@@ -1,4 +1,5 @@
 // What openModel takes, from a model's folder and its heads; the place to import loading from.
+import type { ChosenDevice } from '../backend.js'
 import type { ModelSpec, WeightDtype, WeightForm } from '../native.js'
 import type { HeadsFolder } from './medusa-heads.js'
 import type { ModelFolder } from './model-folder.js'
@@ -6,11 +7,13 @@ import type { ModelFolder } from './model-folder.js'
 export { findHeads, type HeadsFolder, headsOf, readHeads } from './medusa-heads.js'
 export { type ModelFolder, readModelFolder } from './model-folder.js'
 
-/** What a user chose about how the weights are held. */
+/** What a user chose about where the weights are and how they are held. */
 export interface ModelSpecOptions {
   readonly backend: string
   readonly isa: string
   readonly threads: number
+  /** Default null: where the CPU computes. */
+  readonly device?: ChosenDevice | null
   readonly dtype: WeightDtype | 'auto'
   /** Default `full`. */
   readonly weights?: WeightForm
@@ -19,11 +22,13 @@ export interface ModelSpecOptions {
 
 /** What `openModel` takes. */
 export function modelSpecOf(folder: ModelFolder, heads: HeadsFolder | null, options: ModelSpecOptions): ModelSpec {
-  const { backend, isa, threads, dtype, weights = 'full', progress } = options
+  const { backend, isa, threads, device = null, dtype, weights = 'full', progress } = options
   return {
     backend,
     isa,
     threads,
+    device: device?.index ?? 0,
+    memoryBudget: device?.budgetBytes ?? 0,
     dtype: dtype !== 'auto' ? dtype : weights === 'int8' ? 'bf16' : folder.dtype,
     weights,
     files: folder.table.files,

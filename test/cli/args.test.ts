@@ -55,6 +55,18 @@ describe('reading', () => {
   })
 
   test.each([
+    ['1000', 1000],
+    ['1B', 1],
+    ['24GB', 24e9],
+    ['24 gb', 24e9],
+    ['1.5KiB', 1536],
+    ['20GiB', 20 * 2 ** 30],
+    ['1TB', 1e12],
+  ])('--device-memory %s', (text, bytes) => {
+    expect(load({ backend: 'cuda', device: '1', deviceMemory: text })).toMatchObject({ device: 1, deviceMemory: bytes })
+  })
+
+  test.each([
     ['16', 16],
     ['chain:3', 'chain:3'],
     ['auto', 'auto'],
@@ -82,6 +94,14 @@ describe('refusing', () => {
   test.each([
     ['threads', '-1', /^--threads is -1: use a whole number from 0 to 1024\.$/],
     ['threads', 'two', /^--threads is "two": use a whole number from 0 to 1024\.$/],
+    ['device', '-1', /^--device is -1: use a whole number from 0 to 1023\.$/],
+    [
+      'deviceMemory',
+      '0',
+      /^--device-memory is "0": use a number of bytes, at least 1, or a size like 24GB or 20GiB\.$/,
+    ],
+    ['deviceMemory', '24 eggs', /^--device-memory is "24 eggs": use a number of bytes/],
+    ['deviceMemory', '1iB', /^--device-memory is "1iB": use a number of bytes/],
     ['budget', '12x', /^--budget is "12x": use a whole number, at least 2\.$/],
     ['budget', '', /^--budget is "": use a whole number/],
     ['budget', '0x20', /^--budget is "0x20": use a whole number/],
@@ -116,6 +136,7 @@ describe('refusing', () => {
   test('rules between options are told in flags too', () => {
     expect(() => load({ budget: '16' })).toThrow(usage(/^--budget is 16, not larger than the window \(32\)/))
     expect(() => load({ window: '4000' })).toThrow(usage(/^--budget is 2048, not larger than the window \(4000\)/))
+    expect(() => load({ backend: 'cpu', device: '0' })).toThrow(usage(/^--device is given, but backend is "cpu"/))
   })
 
   test('everything wrong is told at once', () => {

@@ -85,7 +85,14 @@ describe('--json', () => {
         bytes: expect.any(Number),
         fullBytes: result.kv.bytes,
       },
-      engine: { backend: 'cpu', isa: expect.any(String), dtype: 'bf16', weights: 'full', threads: expect.any(Number) },
+      engine: {
+        backend: 'cpu',
+        isa: expect.any(String),
+        device: null,
+        dtype: 'bf16',
+        weights: 'full',
+        threads: expect.any(Number),
+      },
     })
     expect(result.tokens).toHaveLength(32)
     expect(result.speculation.tokensPerStep * result.speculation.steps).toBeGreaterThanOrEqual(32)

@@ -22,7 +22,7 @@ describe('help and version', () => {
     const { exitCode, stdout } = await gorgon(['generate', '--help'])
     expect(exitCode).toBe(0)
     const flags = `--prompt-file --prompt-ids --model --heads --max-tokens --temperature --top-p --top-k --seed --stop --ignore-eos --accept
-      --mode --tree --plain --kv --budget --window --pool --pool-size --dump-kept --backend --dtype --weights --threads --json`
+      --mode --tree --plain --kv --budget --window --pool --pool-size --dump-kept --backend --dtype --weights --threads --device --device-memory --json`
     for (const flag of flags.split(/\s+/)) expect(stdout).toMatch(new RegExp(`^ {2}${flag}\\b`, 'm'))
     expect(stdout).toContain('Examples:')
     expect(stdout).toContain('Exit codes:')

@@ -12,9 +12,12 @@ const CPU: BackendInfo = {
     { name: 'avx2', usable: true },
     { name: 'portable', usable: true },
   ],
+  devices: [],
 }
-const CUDA: BackendInfo = { name: 'cuda', usable: true, detail: 'H200', isas: [] }
-const NO_GPU: BackendInfo = { ...CUDA, usable: false, detail: 'no device was found' }
+const H200 = { name: 'H200', memoryBytes: 150e9, computeCapability: '9.0', multiprocessors: 132 }
+const A10 = { name: 'A10', memoryBytes: 24e9, computeCapability: '8.6', multiprocessors: 72 }
+const CUDA: BackendInfo = { name: 'cuda', usable: true, detail: 'H200, A10', isas: [], devices: [H200, A10] }
+const NO_GPU: BackendInfo = { ...CUDA, usable: false, detail: 'no device was found', devices: [] }
 const AUTO = { backend: 'auto', isa: 'auto' }
 
 describe('auto', () => {
@@ -26,6 +29,7 @@ describe('auto', () => {
     expect(chooseBackend(AUTO, {}, [CPU, NO_GPU])).toEqual({
       backend: 'cpu',
       isa: 'auto',
+      device: null,
       reason: 'cuda cannot be used: no device was found',
     })
     expect(chooseBackend(AUTO, {}, [CPU]).reason).toBe('cuda was not built')
@@ -42,6 +46,7 @@ describe('the environment', () => {
     expect(chooseBackend(AUTO, env, [CPU, CUDA])).toEqual({
       backend: 'cpu',
       isa: 'portable',
+      device: null,
       reason: 'GORGON_BACKEND asked for it',
     })
     expect(chooseBackend({ backend: 'cuda', isa: 'auto' }, env, [CPU, CUDA])).toMatchObject({
@@ -51,8 +56,55 @@ describe('the environment', () => {
     expect(chooseBackend({ backend: 'cpu', isa: 'avx2' }, env, [CPU, CUDA])).toMatchObject({ isa: 'avx2' })
   })
 
+  it('has an instruction set for each backend', () => {
+    const env = { GORGON_CPU: 'portable', GORGON_CUDA: 'sm_80' }
+    const isas = ['sm_90a', 'sm_80'].map((name) => ({ name, usable: true }))
+    expect(chooseBackend(AUTO, env, [CPU, { ...CUDA, isas }])).toMatchObject({ backend: 'cuda', isa: 'sm_80' })
+    expect(chooseBackend(AUTO, env, [CPU, NO_GPU])).toMatchObject({ backend: 'cpu', isa: 'portable' })
+  })
+
   it('says nothing when empty', () => {
     expect(chooseBackend(AUTO, { GORGON_BACKEND: '', GORGON_CPU: '' }, [CPU])).toMatchObject({ isa: 'auto' })
+  })
+})
+
+describe('the device', () => {
+  const deviceOf = (wanted: object, env: Record<string, string> = {}) =>
+    chooseBackend({ ...AUTO, ...wanted }, env, [CPU, CUDA]).device
+
+  it('is the first, or the one that was asked for', () => {
+    expect(deviceOf({})).toEqual({ ...H200, index: 0, budgetBytes: 0 })
+    expect(deviceOf({ device: 1 })).toEqual({ ...A10, index: 1, budgetBytes: 0 })
+    expect(deviceOf({}, { GORGON_DEVICE: '1' })).toMatchObject({ index: 1 })
+    expect(deviceOf({ device: 0 }, { GORGON_DEVICE: '1' })).toMatchObject({ index: 0 })
+    expect(deviceOf({}, { GORGON_DEVICE: '' })).toMatchObject({ index: 0 })
+    expect(chooseBackend({ ...AUTO, device: 1 }, { GORGON_DEVICE: 'x' }, [CPU, NO_GPU]).device).toBeNull()
+  })
+
+  it('may have a budget, up to the memory it has', () => {
+    expect(deviceOf({ device: 1, deviceMemory: 24e9 })).toMatchObject({ budgetBytes: 24e9 })
+    expect(() => deviceOf({ device: 1, deviceMemory: 24e9 + 1 })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_OPTION',
+        message: 'deviceMemory is 24000000001 bytes, but device 1 (A10) has 24000000000. Use at most that many.',
+      }),
+    )
+  })
+
+  it('that is not there is an error that lists those that are', () => {
+    expect(() => deviceOf({ device: 2 })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_DEVICE',
+        message: 'Device 2 (device) does not exist. There is 0 (H200), 1 (A10).',
+      }),
+    )
+    expect(() => deviceOf({}, { GORGON_DEVICE: '7' })).toThrow(/Device 7 \(GORGON_DEVICE\) does not exist/)
+    expect(() => deviceOf({}, { GORGON_DEVICE: 'first' })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_OPTION',
+        message: 'GORGON_DEVICE is "first". Use the number of a device: 0 (H200), 1 (A10).',
+      }),
+    )
   })
 })
 

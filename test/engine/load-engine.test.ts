@@ -1,6 +1,6 @@
 // From load options to an engine, over the demo model's files and a fake native side.
 import { tmpdir } from 'node:os'
-import { afterEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { GorgonError } from '../../src/errors.js'
 import { demoModel, loadEngineWith } from '../../src/load-engine.js'
 import type { ModelSpec } from '../../src/native.js'
@@ -24,6 +24,9 @@ class LoadingNative extends FakeNative {
 const load = (native: FakeNative, options: Partial<LoadOptionsInput> = {}) =>
   loadEngineWith(parseLoadOptions({ model: 'demo', ...options }), native)
 
+beforeEach(() => {
+  vi.stubEnv('GORGON_BACKEND', '')
+})
 afterEach(() => {
   vi.unstubAllEnvs()
 })
@@ -82,6 +85,23 @@ describe('options', () => {
     const engine = await load(native, { threads: 3, dtype: 'f32', backend: 'cpu', isa: 'portable' })
     expect(native.spec).toMatchObject({ threads: 3, dtype: 'f32', backend: 'cpu', isa: 'portable' })
     await engine.close()
+  })
+
+  it('say which device, and how much of its memory', async () => {
+    const native = new LoadingNative(DEMO)
+    const devices = [
+      { name: 'A', memoryBytes: 1e9, computeCapability: '8.0', multiprocessors: 108 },
+      { name: 'B', memoryBytes: 2e9, computeCapability: '9.0', multiprocessors: 132 },
+    ]
+    const isas = [{ name: 'sm_80', usable: true }]
+    native.backends = () => [{ name: 'cuda', usable: true, detail: 'A, B', isas, devices }]
+    const engine = await load(native, { device: 1, deviceMemory: 1.5e9 })
+    expect(native.spec).toMatchObject({ backend: 'cuda', device: 1, memoryBudget: 1.5e9 })
+    expect(engine.info.device).toEqual({ index: 1, name: 'B', memoryBytes: 2e9, budgetBytes: 1.5e9 })
+    await engine.close()
+    const first = await load(native)
+    expect(native.spec).toMatchObject({ device: 0, memoryBudget: 0 })
+    await first.close()
   })
 
   it('with int8 weights compute in bf16, whatever the checkpoint has', async () => {

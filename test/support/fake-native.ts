@@ -117,8 +117,8 @@ export class FakeNative implements Native {
 
   backends(): BackendInfo[] {
     return [
-      { name: 'cpu', usable: true, detail: 'a toy', isas: [{ name: 'portable', usable: true }] },
-      { name: 'cuda', usable: false, detail: 'no device', isas: [] },
+      { name: 'cpu', usable: true, detail: 'a toy', isas: [{ name: 'portable', usable: true }], devices: [] },
+      { name: 'cuda', usable: false, detail: 'no device', isas: [], devices: [] },
     ]
   }
 
@@ -136,6 +136,9 @@ export class FakeNative implements Native {
       backend: 'cpu',
       isa: 'portable',
       threads: 1,
+      device: null,
+      memoryUsed: 0,
+      memoryPeak: 0,
       dtype: 'f32',
       weights: 'full',
       weightBytes: 1,

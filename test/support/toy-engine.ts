@@ -150,6 +150,7 @@ function toyParts(
       backendReason: 'a toy',
       isa: 'portable',
       threads: 1,
+      device: null,
       dtype: 'f32',
       weights: 'full',
       weightBytes: 1,
