@@ -5,8 +5,12 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // One native context per process: the addon keeps per-environment state, and a crash names its file.
     pool: 'forks',
-    // No test may find what another left, or leave anything behind.
-    env: { GORGON_CACHE: 'off' },
+    env: {
+      // No test may find what another left, or leave anything behind.
+      GORGON_CACHE: 'off',
+      // Where there is a GPU, "auto" would be it.
+      GORGON_BACKEND: process.env['GORGON_BACKEND'] || 'cpu',
+    },
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },

@@ -239,7 +239,18 @@ function rmsNorm(name: ShapeName, rows: number): OperationCase {
       const out = new Float32Array(rows * hidden)
       const x = normals(rows * hidden, 9)
       const weight = normals(hidden, 10)
-      const args = { x, xStride: hidden, rows, width: hidden, weight, eps: 1e-5, dtype: 'bf16', operand: true, out, outStride: hidden } as const
+      const args = {
+        x,
+        xStride: hidden,
+        rows,
+        width: hidden,
+        weight,
+        eps: 1e-5,
+        dtype: 'bf16',
+        operand: true,
+        out,
+        outStride: hidden,
+      } as const
       return { args, results: [out] }
     },
   }
@@ -288,7 +299,10 @@ function siluMul(name: ShapeName, rows: number): OperationCase {
     prepare() {
       const out = new Float32Array(rows * width)
       const x = normals(rows * 2 * width, 12)
-      return { args: { x, xStride: 2 * width, rows, width, dtype: 'bf16' as const, out, outStride: width }, results: [out] }
+      return {
+        args: { x, xStride: 2 * width, rows, width, dtype: 'bf16' as const, out, outStride: width },
+        results: [out],
+      }
     },
   }
 }

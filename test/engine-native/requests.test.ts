@@ -5,9 +5,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ErrorCode } from '../../src/errors.js'
 import { demoModel, type Engine, type GenerateOptions, loadEngine, packageRoot, type Result } from '../../src/index.js'
 import { native } from '../../src/native.js'
+import { hasCuda } from '../support/backend.js'
 import { failure } from '../support/errors.js'
 import { temporaryFolder } from '../support/folder.js'
 import { forwardLogits, openModel } from '../support/native-session.js'
+import { referenceIsa } from '../support/ops.js'
 import { writeTinyHeads, writeTinyModel } from '../support/tiny-model.js'
 
 const dir = temporaryFolder()
@@ -109,7 +111,7 @@ describe('errors', () => {
       [{ model: 'demo', speculation: { tree: 'chain:5' } }, 'ERR_TREE'],
       [{ model: 'demo', limits: { maxContext: 16385 } }, 'ERR_OPTION', /16384/],
       [{ model: 'demo', isa: 'avx1024' }, 'ERR_OPTION'],
-      [{ model: 'demo', backend: 'cuda' }, 'ERR_DEVICE'],
+      ...(hasCuda ? [] : [[{ model: 'demo', backend: 'cuda' }, 'ERR_DEVICE'] as const]),
     ]
     for (const [options, code, says] of cases) await failure(() => loadEngine(options), code, says)
   })
@@ -332,7 +334,7 @@ describe('many at once', () => {
   })
 
   it('engines do not notice each other', async () => {
-    const other = await loadEngine({ model: 'demo', threads: 1, isa: 'portable', heads: false })
+    const other = await loadEngine({ model: 'demo', threads: 1, isa: referenceIsa, heads: false })
     const prompt = [...(await engine.tokenize(PROMPT))]
     const ids = prompt.map((id) => id % 128).slice(0, 20)
     const alone = [

@@ -13,6 +13,7 @@ import {
   runCausal,
   tokensOf,
 } from '../support/attention.js'
+import { describeOnCpu, itOnCpu, POISONS } from '../support/backend.js'
 import { expectClose, expectSameBits, type Place } from '../support/compare.js'
 import { fastestIsa, isas, onEveryIsa } from '../support/ops.js'
 import { Random } from '../support/random.js'
@@ -74,7 +75,7 @@ describe('causal_attention against the oracle', () => {
   })
 })
 
-describe('causal_attention, row by row', () => {
+describeOnCpu('causal_attention, row by row', 'rows of a prompt go through a kernel of their own', () => {
   const shapes: AttentionOptions[] = [
     { dtype: 'bf16', headDim: 16, queryHeads: 6, kvHeads: 2, rows: 90, tokens: 65 },
     { dtype: 'f16', headDim: 16, queryHeads: 2, kvHeads: 1, rows: 90, tokens: 65, window: 40 },
@@ -117,7 +118,7 @@ describe('causal_attention and what it may not see', () => {
       for (const rows of [0, 5, 31, 32, 100, 127, 128]) {
         const { inputs, place } = setup({ dtype, headDim: 16, queryHeads: 2, kvHeads: 1, rows, tokens: 1 })
         const clean = runCausal(fastestIsa, 1, inputs, 0)
-        for (const poison of [Number.NaN, 3e38, -3e38, Number.POSITIVE_INFINITY]) {
+        for (const poison of POISONS) {
           for (const isa of isas) {
             expectSameBits(runCausal(isa, 1, inputs, poison), clean, { ...place, what: `${isa}, poison ${poison}` })
           }
@@ -179,37 +180,41 @@ describe('causal_attention over a bf16 cache', () => {
     expect(Array.from(got)).toEqual(Array.from(got, (value) => round('bf16', value)))
   })
 
-  it('rounds weights to bf16 before they meet values, and not before they are summed', () => {
-    // Two keys of width 1: the first scores 0 and has value 0, the second scores s and has value 1: out = round(round(e^s) / (1 + e^s)).
-    const random = new Random('causal_attention bf16 weights')
-    const heads = 400
-    const s = Float32Array.from({ length: heads }, () => round('bf16', random.uniform(-6, 0)))
-    const inputs: AttentionInputs = {
-      dtype: 'bf16',
-      queryHeads: heads,
-      kvHeads: 1,
-      headDim: 1,
-      rows: 1,
-      tokens: 1,
-      position: 1,
-      window: 0,
-      positions: null,
-      q: s,
-      k: Float32Array.of(0, 1),
-      v: Float32Array.of(0, 1),
-    }
-    const isClear = (value: number) => round('bf16', value * (1 - 2 ** -20)) === round('bf16', value * (1 + 2 ** -20))
-    let compared = 0
-    for (const isa of isas) {
-      const got = runCausal(isa, 1, inputs)
-      s.forEach((score, head) => {
-        const weight = Math.exp(score)
-        const share = round('bf16', weight) / (1 + weight)
-        if (!isClear(weight) || !isClear(share)) return
-        compared++
-        expect(got[head], `${isa}, a score of ${score}`).toBe(round('bf16', share))
-      })
-    }
-    expect(compared).toBeGreaterThan(isas.length * heads * 0.9)
-  })
+  itOnCpu(
+    'rounds weights to bf16 before they meet values, and not before they are summed',
+    'exponentials are others',
+    () => {
+      // Two keys of width 1: the first scores 0 and has value 0, the second scores s and has value 1: out = round(round(e^s) / (1 + e^s)).
+      const random = new Random('causal_attention bf16 weights')
+      const heads = 400
+      const s = Float32Array.from({ length: heads }, () => round('bf16', random.uniform(-6, 0)))
+      const inputs: AttentionInputs = {
+        dtype: 'bf16',
+        queryHeads: heads,
+        kvHeads: 1,
+        headDim: 1,
+        rows: 1,
+        tokens: 1,
+        position: 1,
+        window: 0,
+        positions: null,
+        q: s,
+        k: Float32Array.of(0, 1),
+        v: Float32Array.of(0, 1),
+      }
+      const isClear = (value: number) => round('bf16', value * (1 - 2 ** -20)) === round('bf16', value * (1 + 2 ** -20))
+      let compared = 0
+      for (const isa of isas) {
+        const got = runCausal(isa, 1, inputs)
+        s.forEach((score, head) => {
+          const weight = Math.exp(score)
+          const share = round('bf16', weight) / (1 + weight)
+          if (!isClear(weight) || !isClear(share)) return
+          compared++
+          expect(got[head], `${isa}, a score of ${score}`).toBe(round('bf16', share))
+        })
+      }
+      expect(compared).toBeGreaterThan(isas.length * heads * 0.9)
+    },
+  )
 })

@@ -1,7 +1,8 @@
 // kv_append: rows in their places, rounded once; nothing else touched.
-import { describe, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import { type Dtype, decode, round } from '../oracle/dtype.js'
 import { append, type ElementOf, kBytes, kElement, readRow, vBytes, vElement } from '../oracle/kv.js'
+import { describeOnCpu } from '../support/backend.js'
 import { isas, ops, rowOf, strided } from '../support/ops.js'
 import { Random } from '../support/random.js'
 
@@ -83,7 +84,7 @@ function check(c: AppendCase, depths: Int32Array | null = null): void {
   }
 }
 
-describe('kv_append', () => {
+describeOnCpu('kv_append', 'it is a part of rope_append there', () => {
   for (const dtype of DTYPES) {
     it(`${dtype}: every row, zeros to the end of its group, nothing else`, () => {
       for (const rows of [0, 1, 15, 16, 17, 31, 32, 33, 63, 64]) {

@@ -4,6 +4,7 @@ import { type Dtype, round } from '../oracle/dtype.js'
 import { fromInt8, toInt8 } from '../oracle/int8.js'
 import { linear } from '../oracle/linear.js'
 import { medusaHead } from '../oracle/medusa-heads.js'
+import { isCpu, itOnCpu } from '../support/backend.js'
 import { EPSILON, expectClose, expectSameBits, tolerance } from '../support/compare.js'
 import { fastestIsa, isas, onEveryIsa, ops, type PackedDtype, roundUp, rowOf, strided } from '../support/ops.js'
 import { Output } from '../support/output.js'
@@ -11,8 +12,9 @@ import { Random } from '../support/random.js'
 
 const DTYPES: PackedDtype[] = ['f32', 'f16', 'bf16', 'int8']
 
-/** Products take bf16 values. */
-const takesBf16 = (dtype: PackedDtype): boolean => dtype === 'bf16' || dtype === 'int8'
+/** Of the rows that products take. */
+const inputDtype = (dtype: PackedDtype): Dtype =>
+  dtype === 'bf16' || dtype === 'int8' ? 'bf16' : dtype === 'f16' && !isCpu ? 'f16' : 'f32'
 
 interface HeadsCase {
   dtype: PackedDtype
@@ -41,7 +43,7 @@ function inputsOf(c: HeadsCase, random: Random): Inputs {
   const scale = 1 / Math.sqrt(c.width)
   const stored = c.dtype === 'int8' ? 'f32' : c.dtype
   return {
-    x: values(c.rows * c.width, 1, takesBf16(c.dtype) ? 'bf16' : 'f32'),
+    x: values(c.rows * c.width, 1, inputDtype(c.dtype)),
     blocks: values(c.headCount * c.blockCount * c.width * c.width, scale, stored),
     biases: c.bias ? values(c.headCount * c.blockCount * c.width, 0.3, 'f32') : null,
     projection: values((c.sharedProjection ? 1 : c.headCount) * c.columns * c.width, scale, stored),
@@ -102,9 +104,10 @@ function check(c: HeadsCase): void {
       sizes.push(...squares.map(Math.sqrt))
     }
   }
-  // bf16 and int8 round the input of every product; else only the sums are rounded.
-  const epsilon = takesBf16(c.dtype) ? EPSILON.bf16 / 2 : EPSILON.f32
-  const reduction = takesBf16(c.dtype) ? 1 + c.blockCount : c.width * (1 + c.blockCount)
+  // Rounded are the input of every product, or where those are f32 only the sums.
+  const input = inputDtype(c.dtype)
+  const epsilon = input === 'f32' ? EPSILON.f32 : EPSILON[input] / 2
+  const reduction = input === 'f32' ? c.width * (1 + c.blockCount) : 1 + c.blockCount
   expectClose(got, expected, (i) => tolerance({ epsilon, reduction, magnitude: sizes[i]!, factor: 3 }), place)
 }
 
@@ -167,7 +170,7 @@ describe('medusa_heads', () => {
     })
   }
 
-  it('one projection for all has the bits of copies of it', () => {
+  itOnCpu('one projection for all has the bits of copies of it', 'rows and columns decide how depth is cut', () => {
     for (const dtype of DTYPES) {
       const c: HeadsCase = {
         dtype,
@@ -189,7 +192,7 @@ describe('medusa_heads', () => {
     }
   })
 
-  it('without blocks a head is its projection: linear has the same bits', () => {
+  itOnCpu('without blocks a head is its projection: linear has the same bits', 'it has a kernel of its own', () => {
     const c: HeadsCase = {
       dtype: 'bf16',
       rows: 4,

@@ -27,6 +27,7 @@ import {
 } from '../oracle/model.js'
 import { bestRows, poolScores, reduceGroup, votes } from '../oracle/snapkv.js'
 import { randomTree } from '../support/attention.js'
+import { isCpu } from '../support/backend.js'
 import { EPSILON, expectClose, expectSameBits, tolerance } from '../support/compare.js'
 import { forwardLogits, forwardVotes, GREEDY, openModel } from '../support/native-session.js'
 import { fastestIsa, isas } from '../support/ops.js'
@@ -138,8 +139,8 @@ function logitTolerance({ tiny }: Pair, dtype: TinyDtype, rows: number, values: 
     magnitude,
     factor: 1,
   })
-  // bf16 rounds every activation (8 a layer), f16 the rows of the cache (2 a layer).
-  const roundings = { f32: 0, f16: 2 * layers, bf16: 8 * layers }[dtype]
+  // bf16, and on a device f16, rounds every activation (8 a layer); f16 on the CPU the rows of the cache (2 a layer).
+  const roundings = { f32: 0, f16: (isCpu ? 2 : 8) * layers, bf16: 8 * layers }[dtype]
   return rounded + tolerance({ epsilon: EPSILON[dtype], reduction: roundings, magnitude, factor: 0.5 })
 }
 
@@ -151,7 +152,7 @@ const rowsOf = (tokens: readonly number[]): OracleRow[] => tokens.map((token, po
 describe('a text through the whole model', () => {
   for (const name of Object.keys(MODELS)) {
     for (const dtype of ['f32', 'f16', 'bf16'] as const) {
-      it(`${name}, ${dtype}: the oracle's logits, the same bits on every instruction set and in any chunks`, async () => {
+      it(`${name}, ${dtype}: the oracle's logits in any chunks, on the CPU the same bits in all of them and on every instruction set`, async () => {
         const random = new Random(`model ${name} ${dtype}`)
         const tokens = textOf(random, 75)
         const pair = await pairOf(name, dtype)
@@ -162,11 +163,15 @@ describe('a text through the whole model', () => {
           const model = await pair.open({ isa, threads: isa === fastestIsa ? 2 : 1 })
           for (const chunk of [512, 7, 33]) {
             const got = forwardLogits(model, tokens, chunk)
-            reference ??= got
-            expectSameBits(got, reference, { ...place, what: `${isa}, chunks of ${chunk}` })
+            const what = `${isa}, chunks of ${chunk}`
+            if (reference !== null && isCpu) {
+              expectSameBits(got, reference, { ...place, what })
+              continue
+            }
+            reference = got
+            expectClose(got, expected, logitTolerance(pair, dtype, tokens.length, expected), { ...place, what })
           }
         }
-        expectClose(reference!, expected, logitTolerance(pair, dtype, tokens.length, expected), place)
       })
     }
   }
@@ -200,9 +205,6 @@ describe('the attention a text pays to itself', () => {
       const { layers, queryHeads, hidden, ffn, headDim } = pair.tiny
       const axes = { layer: layers, range: RANGES.length, head: queryHeads, row: tokens.length }
       const got = forwardVotes(model, tokens, RANGES)
-      for (const chunk of [7, 33]) {
-        expectSameBits(forwardVotes(model, tokens, RANGES, chunk), got, { random, axes, what: `chunks of ${chunk}` })
-      }
       const { attention } = forward(pair.oracle, rowsOf(tokens), causal)
       const expected = attention.flatMap((c) =>
         RANGES.flatMap(([first, end]) => votes(rangeOf(c, first, end), tokens.length)),
@@ -211,6 +213,11 @@ describe('the attention a text pays to itself', () => {
       // A share is at most 1; a range adds as many as it has tokens.
       const allowed = tolerance({ epsilon: EPSILON.f32, reduction, magnitude: tokens.length, factor: 1 })
       expectClose(got, expected, allowed, { random, axes })
+      for (const chunk of [7, 33]) {
+        const cut = forwardVotes(model, tokens, RANGES, chunk)
+        if (isCpu) expectSameBits(cut, got, { random, axes, what: `chunks of ${chunk}` })
+        else expectClose(cut, expected, allowed, { random, axes, what: `chunks of ${chunk}` })
+      }
     })
   }
 

@@ -2,8 +2,9 @@
 import { describe, expect, it } from 'vitest'
 import { isGorgonError } from '../../src/errors.js'
 import { native } from '../../src/native.js'
+import { itOnCpu } from '../support/backend.js'
 import { failure } from '../support/errors.js'
-import { isas, ops } from '../support/ops.js'
+import { isas, ops, referenceIsa } from '../support/ops.js'
 
 const norm = (changes: object = {}) => ({
   x: new Float32Array(8),
@@ -20,7 +21,7 @@ const norm = (changes: object = {}) => ({
 })
 
 describe('instruction sets', () => {
-  it('portable is always there', () => {
+  itOnCpu('portable is always there', 'it is the processor that it is portable among', () => {
     expect(isas).toContain('portable')
   })
 
@@ -53,26 +54,26 @@ function refused(call: () => void, code: string, says: RegExp): void {
 
 describe('arguments that would corrupt memory are refused', () => {
   it('arrays that are too short, of the wrong type or missing', () => {
-    refused(() => ops.rmsNorm('portable', 1, norm({ x: new Float32Array(7) })), 'ERR_ARGUMENT', /x has 7 elements, 8/)
-    refused(() => ops.rmsNorm('portable', 1, norm({ out: new Float32Array(0) })), 'ERR_ARGUMENT', /out has 0/)
-    refused(() => ops.rmsNorm('portable', 1, norm({ weight: new Float64Array(8) })), 'ERR_ARGUMENT', /weight/)
-    refused(() => ops.rmsNorm('portable', 1, norm({ weight: undefined })), 'ERR_ARGUMENT', /weight/)
-    refused(() => ops.rmsNorm('portable', 1, norm({ rows: 2 })), 'ERR_ARGUMENT', /16 are needed/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ x: new Float32Array(7) })), 'ERR_ARGUMENT', /x has 7 elements, 8/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ out: new Float32Array(0) })), 'ERR_ARGUMENT', /out has 0/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ weight: new Float64Array(8) })), 'ERR_ARGUMENT', /weight/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ weight: undefined })), 'ERR_ARGUMENT', /weight/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ rows: 2 })), 'ERR_ARGUMENT', /16 are needed/)
   })
 
   it('sizes and strides out of range', () => {
-    refused(() => ops.rmsNorm('portable', 1, norm({ rows: 0 })), 'ERR_ARGUMENT', /rows is 0/)
-    refused(() => ops.rmsNorm('portable', 1, norm({ width: -1 })), 'ERR_ARGUMENT', /width is -1/)
-    refused(() => ops.rmsNorm('portable', 1, norm({ width: 2 ** 40 })), 'ERR_ARGUMENT', /width is/)
-    refused(() => ops.rmsNorm('portable', 1, norm({ width: 1.5 })), 'ERR_ARGUMENT', /width is not a whole/)
-    refused(() => ops.rmsNorm('portable', 1, norm({ xStride: 7 })), 'ERR_ARGUMENT', /xStride/)
-    refused(() => ops.rmsNorm('portable', 0, norm()), 'ERR_ARGUMENT', /threads/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ rows: 0 })), 'ERR_ARGUMENT', /rows is 0/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ width: -1 })), 'ERR_ARGUMENT', /width is -1/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ width: 2 ** 40 })), 'ERR_ARGUMENT', /width is/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ width: 1.5 })), 'ERR_ARGUMENT', /width is not a whole/)
+    refused(() => ops.rmsNorm(referenceIsa, 1, norm({ xStride: 7 })), 'ERR_ARGUMENT', /xStride/)
+    refused(() => ops.rmsNorm(referenceIsa, 0, norm()), 'ERR_ARGUMENT', /threads/)
   })
 
   it('an unknown dtype', () => {
     const table = new Uint8Array(64)
     const args = { ids: Int32Array.of(0), tokens: 1, table, vocab: 1, width: 4, out: new Float32Array(4), outStride: 4 }
-    refused(() => ops.embed('portable', 1, { ...args, dtype: 'f8' as 'f32' }), 'ERR_DTYPE', /f8/)
-    refused(() => ops.embed('portable', 1, { ...args, dtype: 'f32', ids: Int32Array.of(1) }), 'ERR_ARGUMENT', /table/)
+    refused(() => ops.embed(referenceIsa, 1, { ...args, dtype: 'f8' as 'f32' }), 'ERR_DTYPE', /f8/)
+    refused(() => ops.embed(referenceIsa, 1, { ...args, dtype: 'f32', ids: Int32Array.of(1) }), 'ERR_ARGUMENT', /table/)
   })
 })

@@ -83,7 +83,16 @@ describe('rms_norm', () => {
     for (const isa of isas) {
       const x = new Output({ rows: 3, width: 50, stride: 60, initial: random.normals(150) })
       const apart = run(isa, 1, { rows: 3, width: 50, eps: 1e-5, dtype: 'f32' }, x.values(), weight)
-      const args = { x: x.array, xStride: 60, rows: 3, width: 50, weight, eps: 1e-5, dtype: 'f32', operand: false } as const
+      const args = {
+        x: x.array,
+        xStride: 60,
+        rows: 3,
+        width: 50,
+        weight,
+        eps: 1e-5,
+        dtype: 'f32',
+        operand: false,
+      } as const
       ops.rmsNorm(isa, 1, { ...args, out: x.array, outStride: 60 })
       expectSameBits(x.values(), apart, { random, axes: { m: 3, i: 50 }, what: isa })
     }

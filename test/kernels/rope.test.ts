@@ -1,7 +1,8 @@
 // rope: heads turned to their positions.
-import { describe, it } from 'vitest'
+import { it } from 'vitest'
 import { round } from '../oracle/dtype.js'
 import { rope } from '../oracle/rope.js'
+import { describeOnCpu } from '../support/backend.js'
 import { EPSILON, expectClose, expectSame, expectSameBits, tolerance } from '../support/compare.js'
 import { fastestIsa, isas, onEveryIsa, ops, roundUp, rowOf, strided } from '../support/ops.js'
 import { Output } from '../support/output.js'
@@ -47,7 +48,7 @@ function run(isa: string, threads: number, c: RopeCase, { x, cos, sin }: Inputs)
   return out.values()
 }
 
-describe('rope', () => {
+describeOnCpu('rope', 'it is a part of rope_append there', () => {
   for (const asBf16 of [false, true]) {
     it(`matches the oracle for every head width${asBf16 ? ', rounded to bf16' : ''}`, () => {
       for (const headDim of [2, 8, 16, 30, 64, 80, 96, 128, 256]) {

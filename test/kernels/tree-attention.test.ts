@@ -18,6 +18,7 @@ import {
   type TreeShape,
   treeShape,
 } from '../support/attention.js'
+import { describeOnCpu, itOnCpu, POISONS } from '../support/backend.js'
 import { expectClose, expectSameBits, type Place } from '../support/compare.js'
 import { fastestIsa, isas, onEveryIsa } from '../support/ops.js'
 import { Random } from '../support/random.js'
@@ -136,7 +137,8 @@ describe('tree_attention equals plain text, bit for bit', () => {
   ]
   for (const shape of shapes) {
     const { dtype, nodes: count, depth, window = 0 } = shape
-    it(`every node as the last token of its path: ${dtype} N=${count} depth=${depth} D=${shape.headDim} window=${window}`, () => {
+    const title = `every node as the last token of its path: ${dtype} N=${count} depth=${depth} D=${shape.headDim} window=${window}`
+    itOnCpu(title, 'rows of a prompt go through a kernel of their own', () => {
       const width = shape.queryHeads * shape.headDim
       for (const rows of ROWS) {
         const { random, tree, inputs } = setup({ ...shape, rows })
@@ -235,7 +237,7 @@ describe('tree_attention, node by node', () => {
   })
 })
 
-describe('tree_attention on more threads than there is work for', () => {
+describeOnCpu('tree_attention on more threads than there is work for', 'it has no threads', () => {
   // One thread takes a block of rows over all chunks; several that would idle share its chunks out and merge what they left.
   const sameAsOneThread = (isa: string, items: readonly Setup[], axes: Place['axes'], counts = [2, 5]) => {
     const alone = runTrees(isa, 1, items)
@@ -271,7 +273,7 @@ describe('tree_attention and what it may not see', () => {
         const o: TreeOptions = { dtype, headDim: 16, queryHeads: 2, kvHeads: 1, rows, nodes: 9, depth: 4 }
         const { tree, inputs, place } = setup(o)
         const clean = runTrees(fastestIsa, 1, [{ inputs, tree }], 0)[0]!
-        for (const poison of [Number.NaN, 3e38, Number.POSITIVE_INFINITY]) {
+        for (const poison of POISONS) {
           for (const isa of isas) {
             const got = runTrees(isa, 1, [{ inputs, tree }], poison)[0]!
             expectSameBits(got, clean, { ...place, what: `${isa}, poison ${poison}` })
@@ -281,7 +283,7 @@ describe('tree_attention and what it may not see', () => {
     }
   })
 
-  it('other branches, even when all they hold is NaN', () => {
+  itOnCpu('other branches, even when all they hold is NaN', 'zero times NaN is NaN', () => {
     const o: TreeOptions = { dtype: 'f32', headDim: 16, queryHeads: 2, kvHeads: 1, rows: 100, nodes: 30, depth: 8 }
     const { tree, inputs, place } = setup(o)
     const clean = runTrees(fastestIsa, 1, [{ inputs, tree }])[0]!

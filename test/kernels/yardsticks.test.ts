@@ -1,6 +1,7 @@
 // stream_read, multiply_add and the timing of operations: what a benchmark divides by has to be what it says it is.
 import { describe, expect, it } from 'vitest'
-import { isas, ops } from '../support/ops.js'
+import { describeOnCpu, isCpu, itOnCpu } from '../support/backend.js'
+import { isas, ops, referenceIsa } from '../support/ops.js'
 
 const sum = (values: ArrayLike<number>): number => Array.from(values).reduce((total, value) => total + value, 0)
 
@@ -24,7 +25,7 @@ describe.each(isas)('stream_read on %s', (isa) => {
             streams,
             prefetchLines: streams * 16,
           })
-          expect(sums).toHaveLength(threads)
+          expect(sums).toHaveLength(isCpu ? threads : 1)
           expect(sum(sums), `${lines} lines, ${threads} threads, ${streams} streams`).toBe(
             cyclicSum(values, lines * 16),
           )
@@ -33,7 +34,7 @@ describe.each(isas)('stream_read on %s', (isa) => {
     }
   })
 
-  it('gives a thread without lines a sum of zero', () => {
+  itOnCpu('gives a thread without lines a sum of zero', 'it has no threads', () => {
     const sums = ops.streamRead(isa, 4, { values: Float32Array.of(1), lines: 2, streams: 1, prefetchLines: 0 })
     expect(sums.filter((share) => share === 0)).toHaveLength(2)
     expect(sum(sums)).toBe(32)
@@ -47,8 +48,8 @@ describe.each(isas)('stream_read on %s', (isa) => {
   })
 })
 
-describe.each(isas)('multiply_add on %s', (isa) => {
-  it('does as many multiply-adds as it counts, on every thread', () => {
+describeOnCpu('multiply_add', 'it measures processors', () => {
+  it.each(isas)('on %s does as many multiply-adds as it counts, on every thread', (isa) => {
     for (const steps of [1, 5, 64]) {
       for (const threads of [1, 3]) {
         for (const x of [1, 0.25, -3]) {
@@ -60,14 +61,14 @@ describe.each(isas)('multiply_add on %s', (isa) => {
     }
   })
 
-  it('counts in proportion to the steps', () => {
+  it.each(isas)('on %s counts in proportion to the steps', (isa) => {
     const one = ops.multiplyAdd(isa, 1, { steps: 1, x: 1 }).flops
     expect(one).toBeGreaterThan(0)
     expect(ops.multiplyAdd(isa, 2, { steps: 10, x: 1 }).flops).toBe(20 * one)
   })
 })
 
-describe('timing', () => {
+describeOnCpu('timing', 'calls are recorded and repeated together', () => {
   const depth = 32
   const columns = 16
   const w = Float32Array.from({ length: columns * depth }, (_, i) => (i % 7) - 3)
@@ -76,11 +77,11 @@ describe('timing', () => {
 
   it('runs an operation once, and then once for each sample when no time is asked for', () => {
     const expected = new Float32Array(columns)
-    ops.linear('portable', 1, { ...shape, x, w, out: expected, add: false })
+    ops.linear(referenceIsa, 1, { ...shape, x, w, out: expected, add: false })
     const nanoseconds = new Float64Array(4).fill(-1)
     const out = new Float32Array(columns)
     // Each call adds the product once more.
-    ops.linear('portable', 1, { ...shape, x, w, out, add: true, timing: { leastMs: 0, nanoseconds } })
+    ops.linear(referenceIsa, 1, { ...shape, x, w, out, add: true, timing: { leastMs: 0, nanoseconds } })
     expect(out).toEqual(expected.map((value) => 5 * value))
     expect(nanoseconds.every((value) => value >= 0)).toBe(true)
   })
@@ -91,7 +92,7 @@ describe('timing', () => {
     const one = Float32Array.from({ length: columns * depth }, (_, i) => (i % depth === 0 ? 1 : 0))
     const args = { ...shape, x: Float32Array.from({ length: depth }, () => 1), w: one, out, add: true }
     const start = performance.now()
-    ops.linear('portable', 1, { ...args, timing: { leastMs: 5, nanoseconds } })
+    ops.linear(referenceIsa, 1, { ...args, timing: { leastMs: 5, nanoseconds } })
     expect(performance.now() - start).toBeGreaterThanOrEqual(5)
     // Each call added one: so many, at this length, make the time that was asked for.
     expect((out[0]! - 1) * nanoseconds[0]!).toBeGreaterThanOrEqual(5e6)
@@ -100,20 +101,20 @@ describe('timing', () => {
 
   it('goes through the copies of a packed weight, which are all alike', () => {
     const expected = new Float32Array(columns)
-    ops.linear('portable', 1, { ...shape, x, w, out: expected, add: false })
+    ops.linear(referenceIsa, 1, { ...shape, x, w, out: expected, add: false })
     const packed = ops.packWeight({ w, dtype: 'f32', columns, depth, copies: 3 })
     const out = new Float32Array(columns)
     const nanoseconds = new Float64Array(6)
-    ops.linear('portable', 1, { ...shape, x, w: packed, out, add: true, timing: { leastMs: 0, nanoseconds } })
+    ops.linear(referenceIsa, 1, { ...shape, x, w: packed, out, add: true, timing: { leastMs: 0, nanoseconds } })
     expect(out).toEqual(expected.map((value) => 7 * value))
   })
 
   it('refuses a packed weight of another shape, other values in its place, and no length of time', () => {
     const packed = ops.packWeight({ w, dtype: 'f32', columns, depth })
     const out = new Float32Array(columns)
-    expect(() => ops.linear('portable', 1, { ...shape, x, w: packed, columns: 8, out, add: false })).toThrow(/shape/)
+    expect(() => ops.linear(referenceIsa, 1, { ...shape, x, w: packed, columns: 8, out, add: false })).toThrow(/shape/)
     const timing = { leastMs: Number.NaN, nanoseconds: new Float64Array(1) }
-    expect(() => ops.linear('portable', 1, { ...shape, x, w, out, add: false, timing })).toThrow(/leastMs/)
+    expect(() => ops.linear(referenceIsa, 1, { ...shape, x, w, out, add: false, timing })).toThrow(/leastMs/)
     expect(() => ops.packWeight({ w, dtype: 'f32', columns, depth, copies: 0 })).toThrow(/copies/)
   })
 })

@@ -7,6 +7,7 @@ import { buildTree } from '../../src/decode/tree.js'
 import { type ModelHandle, type ModelSpec, native, type TensorSlice } from '../../src/native.js'
 import { tensorCount } from '../../src/weights/load.js'
 import { int8Bytes } from '../oracle/int8.js'
+import { describeOnCpu } from '../support/backend.js'
 import { temporaryFolder } from '../support/folder.js'
 import { refused, specOf } from '../support/native-calls.js'
 import { decode, forwardLogits, openModel, sampled, snapkv } from '../support/native-session.js'
@@ -32,7 +33,7 @@ async function int8SpecOf(model: string, heads?: string): Promise<ModelSpec> {
   return { ...(await specOf(model, heads)), weights: 'int8', dtype: 'bf16' }
 }
 
-describe('a checkpoint that int8 holds as it is', () => {
+describeOnCpu('a checkpoint that int8 holds as it is', 'its products are sums of another order', () => {
   // Widths that fill no tile and no block: scales of the right columns, side by side in one product.
   const SIZE = { hidden: 72, ffn: 100, headDim: 12, queryHeads: 5, kvHeads: 1, vocab: 128, int8Steps: true } as const
   const MODELS: Record<string, TinyModelOptions> = {

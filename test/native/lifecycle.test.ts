@@ -4,9 +4,11 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type ModelHandle, native, packageRoot, type SessionHandle } from '../../src/native.js'
+import { isCpu } from '../support/backend.js'
 import { temporaryFolder } from '../support/folder.js'
 import { plainTokens, prefillRequest, readySession, refused, someTokens } from '../support/native-calls.js'
 import { decode, openModel } from '../support/native-session.js'
+import { referenceIsa } from '../support/ops.js'
 import { isSanitized, programResult, runProgram } from '../support/program.js'
 import { writeTinyModel } from '../support/tiny-model.js'
 
@@ -14,6 +16,8 @@ const dir = temporaryFolder()
 const addon = native()
 const demo = join(packageRoot(), 'models', 'demo')
 const isLinux = process.platform === 'linux'
+/** A device has copies of its own. */
+const isMapping = isLinux && isCpu
 const canLimit = isLinux && !isSanitized && spawnSync('prlimit', ['--version']).status === 0
 
 /** Whether the weights of a folder are mapped: the model is alive. Linux tells. */
@@ -103,7 +107,7 @@ describe('close', () => {
     await Promise.all([addon.close(b), addon.close(model)])
   })
 
-  it.skipIf(!isLinux)('of a model leaves its sessions running; the last of them takes it along', async () => {
+  it.skipIf(!isMapping)('of a model leaves its sessions running; the last of them takes it along', async () => {
     const model = await tinyModel('outlived')
     const { session: a, drafts } = await readySession(model)
     const { session: b } = await readySession(model)
@@ -120,7 +124,7 @@ describe('close', () => {
     await running
   })
 
-  it.skipIf(!isLinux)('frees a model that has no sessions', async () => {
+  it.skipIf(!isMapping)('frees a model that has no sessions', async () => {
     const model = await tinyModel('childless')
     expect(isMapped(join(dir, 'childless'))).toBe(true)
     await addon.close(model)
@@ -132,7 +136,7 @@ describe('two models in one process', () => {
   it('interleave without noticing each other', async () => {
     const first = await tinyModel('first', 21)
     const second = await tinyModel('second', 22)
-    const third = await openModel(join(dir, 'first'), { threads: 1, isa: 'portable' })
+    const third = await openModel(join(dir, 'first'), { threads: 1, isa: referenceIsa })
     const prompt = [...someTokens(50)]
     const alone = [(await decode(first, prompt, 20)).tokens, (await decode(second, prompt, 20)).tokens]
     expect(alone[0]).not.toEqual(alone[1])

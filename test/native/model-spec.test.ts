@@ -7,6 +7,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import type { ErrorCode } from '../../src/errors.js'
 import { type ModelSpec, native, type TensorSlice } from '../../src/native.js'
 import { tensorCount } from '../../src/weights/load.js'
+import { hasCuda } from '../support/backend.js'
 import { temporaryFolder } from '../support/folder.js'
 import { ABSENT, changed, plainTokens, readySession, refused, specOf } from '../support/native-calls.js'
 import { writeTinyHeads, writeTinyModel } from '../support/tiny-model.js'
@@ -60,10 +61,12 @@ describe('fields', () => {
     const table: readonly (readonly [field: string, values: readonly unknown[], code?: ErrorCode])[] = [
       ['', [undefined, null, 1, 'spec', Symbol('s'), []]],
       ['backend', [ABSENT, null, 1]],
-      ['backend', ['', 'cdua', 'cuda', 'cpu\0'], 'ERR_DEVICE'],
+      ['backend', ['', 'cdua', ...(hasCuda ? [] : ['cuda']), 'cpu\0'], 'ERR_DEVICE'],
       ['isa', [ABSENT, null, 1]],
       ['isa', ['', 'avx1024'], 'ERR_DEVICE'],
       ['threads', [...notNumbers, -1, 1025]],
+      ['device', [...notNumbers, -1, 1025]],
+      ['memoryBudget', [...notNumbers, -1]],
       ['dtype', [ABSENT, null, 1]],
       ['dtype', ['', 'f64', 'BF16', 'i32', 'int8'], 'ERR_DTYPE'],
       ['weights', [ABSENT, null, 1]],

@@ -1,6 +1,7 @@
 // Random cases of attention, and running one on an instruction set.
 import type { AttentionCase, AttentionShape } from '../oracle/attention.js'
 import { type Dtype, round } from '../oracle/dtype.js'
+import { isCpu, POISON } from './backend.js'
 import { EPSILON, tolerance } from './compare.js'
 import { type CacheArgs, ops, roundUp, strided, type TreeItemArgs } from './ops.js'
 import { Output } from './output.js'
@@ -67,14 +68,17 @@ export function attentionInputs(random: Random, options: AttentionOptions): Atte
     window,
     position,
     positions,
-    q: values(tokens * queryHeads * headDim, scale, dtype === 'bf16' ? 'bf16' : 'f32'),
+    q: values(tokens * queryHeads * headDim, scale, isRounded(dtype) ? dtype : 'f32'),
     k: values(kvHeads * all * headDim, 1, dtype),
     v: values(kvHeads * all * headDim, 1, dtype),
   }
 }
 
+/** Whether queries, weights and results are of the cache's dtype: on the CPU f16 caches meet f32. */
+const isRounded = (dtype: Dtype): boolean => dtype === 'bf16' || (dtype === 'f16' && !isCpu)
+
 /** The cache of a case. Its memory goes on behind the last row: there lies what no operation may read. */
-export function cacheOf({ k, v, positions }: AttentionInputs, poison = Number.NaN): CacheArgs {
+export function cacheOf({ k, v, positions }: AttentionInputs, poison = POISON): CacheArgs {
   return { k, v, positions, poison }
 }
 
@@ -181,7 +185,7 @@ export function runTrees(
   isa: string,
   threads: number,
   items: readonly { readonly inputs: AttentionInputs; readonly tree: TreeShape }[],
-  poison = Number.NaN,
+  poison = POISON,
 ): Float32Array[] {
   const { queryHeads, kvHeads, headDim, dtype, window } = items[0]!.inputs
   const width = queryHeads * headDim
@@ -229,8 +233,10 @@ export function attentionTolerance(c: AttentionInputs): number {
     epsilon: EPSILON.f32,
     reduction: Math.ceil(c.headDim / 32) + 4,
     magnitude: (1 + largestScore(c)) * magnitude,
-    factor: 0.5,
+    // Exponentials of a device are of the power of two, and approximate.
+    factor: isCpu ? 0.5 : 2,
   })
-  // bf16 rounds the weights, all of them a little, and then the result.
-  return ofScores + (c.dtype === 'bf16' ? tolerance({ epsilon: EPSILON.bf16, reduction: 1, magnitude, factor: 1 }) : 0)
+  if (!isRounded(c.dtype)) return ofScores
+  // The weights are rounded, all of them a little, and then the result.
+  return ofScores + tolerance({ epsilon: EPSILON[c.dtype], reduction: 1, magnitude, factor: 1 })
 }

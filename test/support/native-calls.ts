@@ -11,6 +11,7 @@ import {
   type SessionHandle,
 } from '../../src/native.js'
 import { modelSpecOf, readHeads, readModelFolder } from '../../src/weights/load.js'
+import { testBackend } from './backend.js'
 import { GREEDY } from './native-session.js'
 
 /** The GorgonError of a call that must be refused with `code`, thrown or rejected. */
@@ -48,8 +49,7 @@ export async function specOf(dir: string, headsDir?: string): Promise<ModelSpec>
   const heads = headsDir === undefined ? null : await readHeads(headsDir, folder)
   const progress = new Int32Array(new SharedArrayBuffer(8))
   return modelSpecOf(folder, heads, {
-    backend: 'cpu',
-    isa: process.env['GORGON_CPU'] ?? 'auto',
+    ...testBackend,
     threads: 2,
     dtype: 'auto',
     progress,

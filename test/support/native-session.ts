@@ -14,6 +14,7 @@ import {
   type WeightForm,
 } from '../../src/native.js'
 import { modelSpecOf, readHeads, readModelFolder } from '../../src/weights/load.js'
+import { testBackend } from './backend.js'
 
 export const GREEDY = GREEDY_SAMPLING
 
@@ -41,8 +42,8 @@ export async function openModel(dir: string, options: OpenOptions = {}): Promise
   const folder = await readModelFolder(dir)
   const heads = options.heads === undefined ? null : await readHeads(options.heads, folder)
   const spec = modelSpecOf(folder, heads, {
-    backend: 'cpu',
-    isa: options.isa ?? process.env['GORGON_CPU'] ?? 'auto',
+    ...testBackend,
+    isa: options.isa ?? testBackend.isa,
     threads: options.threads ?? 2,
     dtype: options.dtype ?? 'auto',
     weights: options.weights ?? 'full',

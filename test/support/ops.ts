@@ -1,5 +1,6 @@
 // The single operations of the addon, typed, and running one case on every instruction set of this machine.
 import { native, type SamplingSpec, type WeightDtype } from '../../src/native.js'
+import { isCpu, testBackend } from './backend.js'
 import { expectSameBits, type Place } from './compare.js'
 
 /** Of packed weights: int8 has a scale for each column. */
@@ -157,6 +158,8 @@ interface OperationArgs {
     out: Float32Array
     outStride: number
     add: boolean
+    /** Default false. */
+    prompt?: boolean
   }
   medusaHeads: {
     x: Float32Array
@@ -228,6 +231,8 @@ type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationA
   }): void
   samplingUniform(seed: bigint, position: number): number
   packWeight(args: {
+    /** Default `auto`, the processor's. */
+    readonly isa?: string
     readonly w: Float32Array
     readonly dtype: PackedDtype
     readonly columns: number
@@ -258,30 +263,41 @@ type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationA
 
 export const ops = native().ops as unknown as Operations
 
-/** Instruction sets this machine has, portable first: the others must have its bits. */
-export const isas: readonly string[] = native()
-  .backends()
-  .find(({ name }) => name === 'cpu')!
-  .isas.filter(({ usable }) => usable)
-  .map(({ name }) => name)
-  .sort((a, b) => Number(b === 'portable') - Number(a === 'portable'))
+/**
+ * Instruction sets to test, the reference first: the others must have its bits. All of this processor's, portable first; but one of CUDA's,
+ * which promises bits within each of its own only: the best, unless GORGON_CUDA names another.
+ */
+export const isas: readonly string[] = isCpu
+  ? cpuIsas()
+  : [testBackend.isa === 'auto' ? usableIsas()[0]! : testBackend.isa]
+
+/** The one whose bits the others must have. */
+export const referenceIsa = isas[0]!
 
 /** The one the engine would choose. */
-export const fastestIsa = native()
-  .backends()
-  .find(({ name }) => name === 'cpu')!
-  .isas.find(({ usable }) => usable)!.name
+export const fastestIsa = isCpu ? usableIsas()[0]! : referenceIsa
+
+/** In order of preference. */
+function usableIsas(): string[] {
+  const { isas: known } = native()
+    .backends()
+    .find(({ name }) => name === testBackend.backend)!
+  return known.filter(({ usable }) => usable).map(({ name }) => name)
+}
+
+function cpuIsas(): string[] {
+  return usableIsas().sort((a, b) => Number(b === 'portable') - Number(a === 'portable'))
+}
 
 /**
- * What `run` gives on the portable table with one thread, after checking that every instruction set gives the same bits, alone and with a
- * team, and the fastest one with any number of threads up to four.
+ * What `run` gives on the reference with one thread, after checking that every instruction set gives the same bits, alone and with a
+ * team, and the fastest one with any number of threads up to four. A device has no threads: there it checks that the bits come again.
  */
 export function onEveryIsa(place: Place, run: (isa: string, threads: number) => Float32Array): Float32Array {
-  const [portable, ...others] = isas
-  const reference = run(portable!, 1)
+  const reference = run(referenceIsa, 1)
   const teams: [string, number][] = [
-    [portable!, 2],
-    ...others.flatMap((isa): [string, number][] => [
+    [referenceIsa, 2],
+    ...isas.slice(1).flatMap((isa): [string, number][] => [
       [isa, 1],
       [isa, 3],
     ]),
@@ -289,7 +305,7 @@ export function onEveryIsa(place: Place, run: (isa: string, threads: number) => 
     [fastestIsa, 4],
   ]
   for (const [isa, threads] of teams) {
-    const what = `${place.what ? `${place.what}, ` : ''}${isa} with ${threads} threads against ${portable}`
+    const what = `${place.what ? `${place.what}, ` : ''}${isa} with ${threads} threads against ${referenceIsa}`
     expectSameBits(run(isa, threads), reference, { ...place, what })
   }
   return reference

@@ -1,0 +1,39 @@
+// The backend that tests of native code run on: GORGON_BACKEND, or the CPU; and tests that are about one of them only.
+import { describe, it } from 'vitest'
+import { chooseBackend } from '../../src/backend.js'
+import { native } from '../../src/native.js'
+
+/**
+ * Never what `auto` would choose: a machine's GPU must not change what `npm test` says. As everywhere, GORGON_CPU and GORGON_CUDA force an
+ * instruction set, and GORGON_DEVICE a device.
+ */
+export const testBackend = chooseBackend(
+  { backend: process.env['GORGON_BACKEND'] || 'cpu', isa: 'auto' },
+  process.env,
+  native().backends(),
+)
+
+export const isCpu = testBackend.backend === 'cpu'
+
+/** Whether CUDA can be used here, whatever is tested. */
+export const hasCuda = native()
+  .backends()
+  .some(({ name, usable }) => name === 'cuda' && usable)
+
+/** What lies in rows of a cache that nobody may read: the CPU's may hold anything, a device's any finite number. */
+export const POISONS: readonly number[] = isCpu
+  ? [Number.NaN, 3e38, -3e38, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]
+  : [6e4, -6e4]
+export const POISON = POISONS[0]!
+
+/** A suite about the CPU; elsewhere it is skipped, and its name says why. */
+export function describeOnCpu(name: string, why: string, body: () => void): void {
+  if (isCpu) describe(name, body)
+  else describe.skip(`${name} (not on ${testBackend.backend}: ${why})`, body)
+}
+
+/** A test about the CPU; elsewhere it is skipped, and its name says why. */
+export function itOnCpu(name: string, why: string, body: () => void | Promise<void>): void {
+  if (isCpu) it(name, body)
+  else it.skip(`${name} (not on ${testBackend.backend}: ${why})`, body)
+}
