@@ -1,0 +1,20 @@
+// Ranks on a device: the one order of best_list.h (larger score first, ties to the lower id, NaN last) as numbers.
+#pragma once
+
+#include "common/device.cuh"
+
+namespace gorgon {
+
+/** Bits whose unsigned order is the order of floats; -0 counts as 0, NaN is below everything. */
+__device__ __forceinline__ uint32_t ordered_bits(float value) {
+  if (value != value) return 0;
+  const uint32_t bits = __float_as_uint(value + 0.0f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/** A score and an id as one number: of two the larger is the better one. Never 0. */
+__device__ __forceinline__ uint64_t rank_of(uint32_t ordered, uint32_t id) { return static_cast<uint64_t>(ordered) << 32 | (0xffffffffu - id); }
+
+__device__ __forceinline__ int32_t rank_id(uint64_t rank) { return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(rank)); }
+
+}  // namespace gorgon
