@@ -32,6 +32,16 @@ export function describeOnCpu(name: string, why: string, body: () => void): void
   else describe.skip(`${name} (not on ${testBackend.backend}: ${why})`, body)
 }
 
+/** A suite about GPUs; where CUDA is not what is tested it is skipped, and its name says why. */
+export function describeOnGpu(name: string, body: () => void): void {
+  const cuda = native()
+    .backends()
+    .find((backend) => backend.name === 'cuda')
+  const why = cuda?.usable ? 'GORGON_BACKEND is not cuda' : (cuda?.detail ?? 'CUDA was not built')
+  if (testBackend.backend === 'cuda') describe(name, body)
+  else describe.skip(`${name} (skipped: ${why})`, body)
+}
+
 /** A test about the CPU; elsewhere it is skipped, and its name says why. */
 export function itOnCpu(name: string, why: string, body: () => void | Promise<void>): void {
   if (isCpu) it(name, body)
