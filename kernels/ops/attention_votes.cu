@@ -28,6 +28,8 @@ namespace {
 
 /** Keys whose maximum and sum are found together; a multiple of every tile. */
 constexpr int kChunkRows = 256;
+/** Chunks of a block of the first pass. */
+constexpr int64_t kMostBlockChunks = 32;
 /** Chunks of a stretch. */
 constexpr int kStretch = 16;
 
@@ -53,6 +55,8 @@ struct VotesShape {
   int rows;
   int vote_rows;
   int chunks;
+  /** Of a block of the first pass, where it does not merge. */
+  int block_chunks;
   int group;
   int head_dim;
   int64_t position;
@@ -216,7 +220,7 @@ __device__ __forceinline__ void load_left(uint32_t (&left)[kLeft][kSteps][4], ui
   }
 }
 
-/** Grid: chunks or 1, tiles of query rows, KV heads. */
+/** Grid: groups of chunks or 1, tiles of query rows, KV heads. */
 template <class T, int kWidth>
 __global__ __launch_bounds__(kThreads) void attention_votes_sums_kernel(const VotesShape shape) {
   constexpr int kLeft = kRowTiles<kWidth>, kBlockRows = kWarps * kLeft * 16;
@@ -255,72 +259,80 @@ __global__ __launch_bounds__(kThreads) void attention_votes_sums_kernel(const Vo
   load_left(left, shared + warp * kLeft * 2 * group_bytes, width);
   __syncthreads();  // keys may go where the queries were
 
-  const int last_token = min(first_query + kBlockRows, query_rows) - 1;
-  const int all_keys = shape.rows + last_token / shape.group + 1;
+  const int all_keys = shape.rows + (min(first_query + kBlockRows, query_rows) - 1) / shape.group + 1;
   const int first_key = first_row_of(shape, head, first_query / shape.group) / kTileKeys * kTileKeys;
-  const int first_chunk = shape.parts != nullptr ? blockIdx.x : first_key / kChunkRows;
-  const int last_chunk = shape.parts != nullptr ? blockIdx.x + 1 : (all_keys + kChunkRows - 1) / kChunkRows;
-  for (int chunk = first_chunk; chunk < last_chunk; ++chunk) {
-    const int from = max(first_key, chunk * kChunkRows), to = min(all_keys, (chunk + 1) * kChunkRows);
-    const int tiles = to > from ? (to - from + kTileKeys - 1) / kTileKeys : 0;
-    // Each lane has a maximum and a sum of its own columns; the four of a row meet at the end of the chunk.
-    float top[kLeft][2], sum[kLeft][2];
+  int from = first_key, to = all_keys;
+  if (shape.parts != nullptr) {
+    const int first_chunk = blockIdx.x * shape.block_chunks, last_chunk = min(first_chunk + shape.block_chunks, shape.chunks);
+    from = max(from, first_chunk * kChunkRows);
+    to = min(to, last_chunk * kChunkRows);
+    // Chunks of which no row sees a key.
+    const int row = first_query + threadIdx.x;
+    for (int chunk = first_chunk; chunk < last_chunk; ++chunk) {
+      if ((from >= to || chunk < from / kChunkRows || chunk > (to - 1) / kChunkRows) && static_cast<int>(threadIdx.x) < kBlockRows && row < query_rows) {
+        shape.parts[(int64_t{kv_head} * shape.chunks + chunk) * query_rows + row] = make_float2(-INFINITY, 0.0f);
+      }
+    }
+  }
+  const int tiles = to > from ? (to - from + kTileKeys - 1) / kTileKeys : 0;
+  const std::byte* const k = head.k + int64_t{from} * width * 2;
+  // Each lane has a maximum and a sum of its own columns; the four of a row meet at the end of a chunk.
+  float top[kLeft][2], sum[kLeft][2];
+#pragma unroll
+  for (int m = 0; m < kLeft; ++m) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      top[m][i] = -INFINITY;
+      sum[m][i] = 0.0f;
+    }
+  }
+#pragma unroll
+  for (int tile = 0; tile < kStages - 1; ++tile) {
+    if (tile < tiles) copy_bytes(shared + tile * tile_bytes, k + int64_t{tile} * tile_bytes, tile_bytes, tile_bytes);
+    async_commit();
+  }
+  for (int tile = 0; tile < tiles; ++tile) {
+    async_wait<kStages - 2>();
+    __syncthreads();  // the tile is here, and nobody reads the one before
+    if (tile + kStages - 1 < tiles) copy_bytes(shared + (tile + kStages - 1) % kStages * tile_bytes, k + int64_t{tile + kStages - 1} * tile_bytes, tile_bytes, tile_bytes);
+    async_commit();
+    float s[kLeft][kTileKeys / 8][4];
+    products<T, kWidth>(s, left, shared + tile % kStages * tile_bytes, width);
+    const int key = from + tile * kTileKeys;
+    if (key + kTileKeys > lowest_end || key < highest_begin) {
+#pragma unroll
+      for (int m = 0; m < kLeft; ++m) {
+#pragma unroll
+        for (int j = 0; j < kTileKeys / 8; ++j) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int column = key + 8 * j + 2 * (lane % 4) + i % 2;
+            if (column < begin[m][i / 2] || column >= end[m][i / 2]) s[m][j][i] = -INFINITY;
+          }
+        }
+      }
+    }
 #pragma unroll
     for (int m = 0; m < kLeft; ++m) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        top[m][i] = -INFINITY;
-        sum[m][i] = 0.0f;
-      }
-    }
-    const std::byte* k = head.k + int64_t{from} * width * 2;
+        float tile_top = -INFINITY;
 #pragma unroll
-    for (int tile = 0; tile < kStages - 1; ++tile) {
-      if (tile < tiles) copy_bytes(shared + tile * tile_bytes, k + int64_t{tile} * tile_bytes, tile_bytes, tile_bytes);
-      async_commit();
-    }
-    for (int tile = 0; tile < tiles; ++tile) {
-      async_wait<kStages - 2>();
-      __syncthreads();  // the tile is here, and nobody reads the one before
-      if (tile + kStages - 1 < tiles) copy_bytes(shared + (tile + kStages - 1) % kStages * tile_bytes, k + int64_t{tile + kStages - 1} * tile_bytes, tile_bytes, tile_bytes);
-      async_commit();
-      float s[kLeft][kTileKeys / 8][4];
-      products<T, kWidth>(s, left, shared + tile % kStages * tile_bytes, width);
-      const int key = from + tile * kTileKeys;
-      if (key + kTileKeys > lowest_end || key < highest_begin) {
+        for (int j = 0; j < kTileKeys / 8; ++j) tile_top = fmaxf(tile_top, fmaxf(s[m][j][2 * i], s[m][j][2 * i + 1]));
+        const float new_top = fmaxf(top[m][i], __fmul_rn(tile_top, shape.scale));
+        const float shift = new_top == -INFINITY ? 0.0f : new_top;
+        float tile_sum = 0.0f;
 #pragma unroll
-        for (int m = 0; m < kLeft; ++m) {
-#pragma unroll
-          for (int j = 0; j < kTileKeys / 8; ++j) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              const int column = key + 8 * j + 2 * (lane % 4) + i % 2;
-              if (column < begin[m][i / 2] || column >= end[m][i / 2]) s[m][j][i] = -INFINITY;
-            }
-          }
+        for (int j = 0; j < kTileKeys / 8; ++j) {
+          tile_sum += fast_exp2(fmaf(s[m][j][2 * i], shape.scale, -shift));
+          tile_sum += fast_exp2(fmaf(s[m][j][2 * i + 1], shape.scale, -shift));
         }
-      }
-#pragma unroll
-      for (int m = 0; m < kLeft; ++m) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          float tile_top = -INFINITY;
-#pragma unroll
-          for (int j = 0; j < kTileKeys / 8; ++j) tile_top = fmaxf(tile_top, fmaxf(s[m][j][2 * i], s[m][j][2 * i + 1]));
-          const float new_top = fmaxf(top[m][i], __fmul_rn(tile_top, shape.scale));
-          const float shift = new_top == -INFINITY ? 0.0f : new_top;
-          float tile_sum = 0.0f;
-#pragma unroll
-          for (int j = 0; j < kTileKeys / 8; ++j) {
-            tile_sum += fast_exp2(fmaf(s[m][j][2 * i], shape.scale, -shift));
-            tile_sum += fast_exp2(fmaf(s[m][j][2 * i + 1], shape.scale, -shift));
-          }
-          sum[m][i] = fmaf(sum[m][i], fast_exp2(top[m][i] - shift), tile_sum);
-          top[m][i] = new_top;
-        }
+        sum[m][i] = fmaf(sum[m][i], fast_exp2(top[m][i] - shift), tile_sum);
+        top[m][i] = new_top;
       }
     }
-    __syncthreads();  // the next chunk's keys may come
+    if ((key + kTileKeys) % kChunkRows != 0 && tile + 1 < tiles) continue;
+    const int chunk = key / kChunkRows;
 #pragma unroll
     for (int m = 0; m < kLeft; ++m) {
 #pragma unroll
@@ -334,6 +346,8 @@ __global__ __launch_bounds__(kThreads) void attention_votes_sums_kernel(const Vo
         } else if (lane % 4 == 0 && row < query_rows) {
           shape.parts[(int64_t{kv_head} * shape.chunks + chunk) * query_rows + row] = state;
         }
+        top[m][i] = -INFINITY;
+        sum[m][i] = 0.0f;
       }
     }
   }
@@ -517,8 +531,8 @@ __global__ __launch_bounds__(kLanesThreads) void attention_votes_lane_sums_kerne
   }
   const int all_keys = shape.rows + (min(first_query + kLanesTile, query_rows) - 1) / shape.group + 1;
   const int first_key = first_row_of(shape, head, first_query / shape.group) / kLanesTile * kLanesTile;
-  const int first_chunk = shape.parts != nullptr ? blockIdx.x : first_key / kChunkRows;
-  const int last_chunk = shape.parts != nullptr ? blockIdx.x + 1 : (all_keys + kChunkRows - 1) / kChunkRows;
+  const int first_chunk = shape.parts != nullptr ? blockIdx.x * shape.block_chunks : first_key / kChunkRows;
+  const int last_chunk = shape.parts != nullptr ? min(first_chunk + shape.block_chunks, shape.chunks) : (all_keys + kChunkRows - 1) / kChunkRows;
   for (int chunk = first_chunk; chunk < last_chunk; ++chunk) {
     float top[kRowsPerWarp], sum[kRowsPerWarp];
 #pragma unroll
@@ -614,7 +628,7 @@ Status launch_votes(const VotesShape& shape, int kv_heads, CudaContext& context)
   const int64_t block_rows = kWarps * kRowTiles<kWidth> * 16;
   const int64_t keys_bytes = kStages * kTileKeys * width * 2, first_bytes = keys_bytes > block_rows * width * 2 ? keys_bytes : block_rows * width * 2;
   GORGON_TRY(launch(context, "attention votes", attention_votes_sums_kernel<T, kWidth>,
-                    dim3(shape.parts != nullptr ? shape.chunks : 1, count(query_rows, block_rows), kv_heads), dim3(kThreads), first_bytes, shape));
+                    dim3(shape.parts != nullptr ? count(shape.chunks, shape.block_chunks) : 1, count(query_rows, block_rows), kv_heads), dim3(kThreads), first_bytes, shape));
   if (shape.parts != nullptr) {
     GORGON_TRY(launch(context, "attention votes", attention_votes_merge_kernel<true>, dim3(count(query_rows, kMergeRows), kv_heads),
                       dim3(kMergeRows * kMergeStretches), 0, shape));
@@ -635,7 +649,7 @@ Status launch_votes(const VotesShape& shape, int kv_heads, CudaContext& context)
 Status launch_f32_votes(const VotesShape& shape, int kv_heads, CudaContext& context) {
   const int64_t tile_bytes = kLanesTile * core_head_width(shape.head_dim) * 4, query_rows = int64_t{shape.tokens} * shape.group;
   GORGON_TRY(launch(context, "attention votes", attention_votes_lane_sums_kernel,
-                    dim3(shape.parts != nullptr ? shape.chunks : 1, count(query_rows, kLanesTile), kv_heads), dim3(kLanesThreads), 2 * tile_bytes, shape));
+                    dim3(shape.parts != nullptr ? count(shape.chunks, shape.block_chunks) : 1, count(query_rows, kLanesTile), kv_heads), dim3(kLanesThreads), 2 * tile_bytes, shape));
   if (shape.parts != nullptr) {
     GORGON_TRY(launch(context, "attention votes", attention_votes_merge_kernel<false>, dim3(count(query_rows, kMergeRows), kv_heads),
                       dim3(kMergeRows * kMergeStretches), 0, shape));
@@ -667,6 +681,10 @@ Status attention_votes_cuda(const AttentionVotesArgs& args, CudaContext& context
   // Enough query rows for a block on every multiprocessor: no chunk needs a block of its own.
   const int64_t query_rows = args.tokens * args.query_heads;
   const bool splits = query_rows < int64_t{context.multiprocessors} * kThreads && shape.chunks > 1;
+  // About four blocks on each.
+  const int64_t tiles = divide_up(query_rows, args.kv_heads * kThreads) * args.kv_heads;
+  const int64_t block_chunks = shape.chunks * tiles / (int64_t{4} * context.multiprocessors + 1);
+  shape.block_chunks = static_cast<int>(block_chunks < 1 ? 1 : block_chunks > kMostBlockChunks ? kMostBlockChunks : block_chunks);
   std::byte* scratch = nullptr;
   const int64_t queries_bytes = query_rows * static_cast<int64_t>(sizeof(VotingQuery));
   const int64_t parts_bytes = splits ? query_rows * shape.chunks * static_cast<int64_t>(sizeof(float2)) : 0;

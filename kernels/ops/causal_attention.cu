@@ -1,5 +1,5 @@
 // causal_attention on CUDA: a block owns some query rows of one query head and goes over the tiles of keys in rising order with a running
-// maximum, sum and weighted values per row (online softmax). Nothing is split over keys, so there is nothing to merge.
+// maximum, sum and weighted values per row (online softmax).
 //
 //   keys  | 0 .. | .. | .. | R+t |       tiles are counted from row 0 of the cache, and a tile of which a row sees nothing leaves the
 //   rows  |======|====|==/ |             row's bits as they are: a row is a function of its own number of keys, however the prompt is cut.
@@ -327,11 +327,29 @@ Status launch_warps(const CausalAttentionShape& shape, CudaContext& context) {
   return launch(context, "causal attention", causal_attention_warps_kernel<T, kWidth>, grid, dim3(kWarpsThreads), shared_bytes, shape);
 }
 
+/** Most memory for the sums of stretches. */
+constexpr int64_t kMostPartBytes = int64_t{128} << 20;
+
 template <class T, int kWidth>
-Status launch_warpgroups(const CausalAttentionShape& shape, CudaContext& context) {
+Status launch_warpgroups(CausalAttentionShape shape, CudaContext& context) {
   using Tiles = CausalHopperTiles<kWidth>;
-  const dim3 grid = grid_of(shape, Tiles::kQueryRows);
-  return launch(context, "causal attention", causal_attention_warpgroups_kernel<T, kWidth>, grid, dim3(Tiles::kThreads), Tiles::kSharedBytes, shape);
+  dim3 grid = grid_of(shape, Tiles::kQueryRows);
+  // Few rows over many keys leave most of the device idle, unless each stretch of keys has a block of its own.
+  const int64_t stretches = divide_up(shape.rows + shape.tokens, Tiles::kKeys * Tiles::kStretch);
+  const int64_t part_rows = stretches * shape.query_heads * (shape.tokens - shape.skip);
+  const int64_t value_bytes = part_rows * kWidth * static_cast<int64_t>(sizeof(float)), part_bytes = value_bytes + part_rows * static_cast<int64_t>(sizeof(StretchState));
+  const bool splits = stretches > 1 && int64_t{grid.x} * grid.y * 2 <= context.multiprocessors && part_bytes <= kMostPartBytes;
+  if (splits) {
+    std::byte* scratch = nullptr;
+    GORGON_TRY(context.scratch(part_bytes, &scratch));
+    shape.parts = reinterpret_cast<float*>(scratch);
+    shape.part_states = scratch + value_bytes;
+    grid.z = static_cast<unsigned>(stretches);
+  }
+  GORGON_TRY(launch(context, "causal attention", causal_attention_warpgroups_kernel<T, kWidth>, grid, dim3(Tiles::kThreads), Tiles::kSharedBytes, shape));
+  if (!splits) return {};
+  return launch(context, "causal attention", causal_attention_add_stretches_kernel<T, kWidth>,
+                dim3(shape.query_heads, static_cast<unsigned>(divide_up(shape.tokens - shape.skip, 4))), dim3(128), 0, shape, static_cast<int>(stretches));
 }
 
 template <class T>

@@ -10,6 +10,10 @@
 // at D = 128 a tile costs the tensor cores 2048 clocks and the exponentials 1024. The weights never leave the registers: what wgmma
 // returns is, rounded, what it takes as its left operand. V is taken as it lies, transposed by wgmma.
 //
+// Thirty-two tiles are a stretch. A stretch starts with a maximum and sums of its own, and is added to the ones before when it is over (those
+// wait in shared memory, 64 KiB at D = 128). So a few rows over many keys, a message after a long conversation, can have a block for each
+// stretch and a kernel that adds them up in the same order, with the same bits; many rows have one block for all.
+//
 // The last rows see the most keys: their blocks come first, so that short ones fill the end. Heads are neighbours in the grid, so those
 // of a KV group read the same keys at about the same time, from the second-level cache.
 #pragma once
@@ -30,12 +34,34 @@ struct CausalHopperTiles {
   static constexpr int kQueryRows = kGroups * kGroupRows;
   static constexpr int kKeys = 128;
   static constexpr int kStages = 2;
+  /** Tiles of a stretch. */
+  static constexpr int kStretch = 32;
   static constexpr int kThreads = (1 + kGroups) * kWarpgroup;
   static constexpr uint32_t kRowGroupBytes = kWidth / 8 * 128;
   static constexpr uint32_t kQueryBytes = kQueryRows * kWidth * 2;
   static constexpr uint32_t kTileBytes = kKeys * kWidth * 2;
-  static constexpr int kSharedBytes = kQueryBytes + 2 * kStages * kTileBytes + 128;
+  static constexpr uint32_t kTotalBytes = kQueryRows * kWidth * 4;
+  static constexpr int kSharedBytes = kQueryBytes + 2 * kStages * kTileBytes + kTotalBytes + 128;
 };
+
+/** Maximum (times scale and log2 e) and sum of the weights of a row's keys in the stretches so far, or in one. */
+struct StretchState {
+  float base, sum;
+};
+
+/** Adds a stretch's state; what the sums of values so far and of the stretch are to be multiplied by comes back. An empty one changes nothing. */
+__device__ __forceinline__ void add_stretch(StretchState& total, StretchState stretch, float& keep_total, float& keep_stretch) {
+  const float base = fmaxf(total.base, stretch.base);
+  const float shift = base == -INFINITY ? 0.0f : base;
+  keep_total = fast_exp2(total.base - shift);
+  keep_stretch = fast_exp2(stretch.base - shift);
+  total.base = base;
+  total.sum = fmaf(total.sum, keep_total, __fmul_rn(stretch.sum, keep_stretch));
+}
+__device__ __forceinline__ float add_values(float total, float keep_total, float stretch, float keep_stretch) {
+  return fmaf(total, keep_total, __fmul_rn(stretch, keep_stretch));
+}
+__device__ __forceinline__ float share_of(float sum) { return sum == 0.0f ? 0.0f : 1.0f / sum; }
 
 #ifdef GORGON_SM90A
 
@@ -121,7 +147,8 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
   unsigned char* const q_shared = shared;
   unsigned char* const k_shared = q_shared + Tiles::kQueryBytes;
   unsigned char* const v_shared = k_shared + kStages * Tiles::kTileBytes;
-  uint64_t* const barriers = reinterpret_cast<uint64_t*>(v_shared + kStages * Tiles::kTileBytes);
+  float* const totals_shared = reinterpret_cast<float*>(v_shared + kStages * Tiles::kTileBytes);
+  uint64_t* const barriers = reinterpret_cast<uint64_t*>(v_shared + kStages * Tiles::kTileBytes + Tiles::kTotalBytes);
   uint64_t* const k_full = barriers;
   uint64_t* const k_empty = k_full + kStages;
   uint64_t* const v_full = k_empty + kStages;
@@ -149,8 +176,18 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
   const int first_token = shape.skip + first_out;
   const int last_token = min(first_token + Tiles::kQueryRows, shape.tokens) - 1;
   const int first_row = first_row_in_window(head.positions, shape.rows + first_token, shape.position + first_token, shape.window);
-  const int first_tile = __shfl_sync(kAllLanes, first_row, 0) / Tiles::kKeys;
-  const int tiles = (shape.rows + last_token) / Tiles::kKeys + 1;
+  int first_tile = __shfl_sync(kAllLanes, first_row, 0) / Tiles::kKeys;
+  int tiles = (shape.rows + last_token) / Tiles::kKeys + 1;
+  if (shape.parts != nullptr) {
+    first_tile = max(first_tile, static_cast<int>(blockIdx.z) * Tiles::kStretch);
+    tiles = min(tiles, static_cast<int>(blockIdx.z + 1) * Tiles::kStretch);
+    if (first_tile >= tiles) {  // no row of the block sees a key of this stretch
+      for (int row = threadIdx.x; row < min(Tiles::kQueryRows, out_rows - first_out); row += Tiles::kThreads) {
+        static_cast<StretchState*>(shape.part_states)[(int64_t{blockIdx.z} * shape.query_heads + query_head) * out_rows + first_out + row] = {-INFINITY, 0.0f};
+      }
+      return;
+    }
+  }
 
   if (warpgroup == 0) {
     fewer_registers<24>();
@@ -206,6 +243,9 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
       rows.sum[row] = 0.0f;
     }
 
+    StretchState total[2] = {{-INFINITY, 0.0f}, {-INFINITY, 0.0f}};
+    bool has_total = false;
+    float* const totals = totals_shared + group * (kWidth / 2 * kWarpgroup) + thread;
     float o[kWidth / 2], s[Tiles::kKeys / 2], keep[2];
     uint32_t p[Tiles::kKeys / 16][4];
 #pragma unroll
@@ -263,14 +303,37 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
       pin(s);
       if (lane == 0) barrier_arrive(&k_empty[k_place.stage]);
       k_place.advance();
+      const bool starts_stretch = tile % Tiles::kStretch == 0;
+      StretchState last[2];
+      if (starts_stretch) {
+#pragma unroll
+        for (int row = 0; row < 2; ++row) {
+          last[row] = {rows.base[row], quad_sum(rows.sum[row])};
+          rows.base[row] = -INFINITY;
+          rows.sum[row] = 0.0f;
+        }
+      }
       weigh(s, tile * Tiles::kKeys, shape.scale_log2, rows, keep);
       wgmma_wait<0>();
       pin(o);
       if (lane == 0) barrier_arrive(&v_empty[v_place.stage]);
       v_place.advance();
       round_weights();
+      if (starts_stretch) {
+        float keep_total[2], keep_last[2];
 #pragma unroll
-      for (int i = 0; i < kWidth / 2; ++i) o[i] *= keep[i % 4 / 2];
+        for (int row = 0; row < 2; ++row) add_stretch(total[row], last[row], keep_total[row], keep_last[row]);
+#pragma unroll
+        for (int i = 0; i < kWidth / 2; ++i) {
+          const float before = has_total ? totals[i * kWarpgroup] : 0.0f;
+          totals[i * kWarpgroup] = add_values(before, keep_total[i % 4 / 2], o[i], keep_last[i % 4 / 2]);
+          o[i] = 0.0f;
+        }
+        has_total = true;
+      } else {
+#pragma unroll
+        for (int i = 0; i < kWidth / 2; ++i) o[i] *= keep[i % 4 / 2];
+      }
     }
     barrier_wait(&v_full[v_place.stage], v_place.parity);
     pin(o);
@@ -280,15 +343,36 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
     wgmma_wait<0>();
     pin(o);
 
+    const int out_row = first_out + group * Tiles::kGroupRows + warp * 16 + lane / 4;
+    StretchState last[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) last[row] = {rows.base[row], quad_sum(rows.sum[row])};
+    if (shape.parts != nullptr) {
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        if (out_row + row * 8 >= out_rows) continue;
+        const int64_t part = (int64_t{blockIdx.z} * shape.query_heads + query_head) * out_rows + out_row + row * 8;
+        if (lane % 4 == 0) static_cast<StretchState*>(shape.part_states)[part] = last[row];
+        float* const to = shape.parts + part * kWidth + 2 * (lane % 4);
+#pragma unroll
+        for (int j = 0; j < kWidth / 8; ++j) *reinterpret_cast<float2*>(to + 8 * j) = make_float2(o[4 * j + 2 * row], o[4 * j + 2 * row + 1]);
+      }
+      return;
+    }
+    float keep_total[2], keep_last[2];
+#pragma unroll
+    for (int row = 0; row < 2; ++row) add_stretch(total[row], last[row], keep_total[row], keep_last[row]);
+    if (has_total) {
+#pragma unroll
+      for (int i = 0; i < kWidth / 2; ++i) o[i] = add_values(totals[i * kWarpgroup], keep_total[i % 4 / 2], o[i], keep_last[i % 4 / 2]);
+    }
     const int64_t depth = int64_t{shape.query_heads} * kWidth;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      const int out_row = first_out + group * Tiles::kGroupRows + warp * 16 + lane / 4 + row * 8;
-      const float sum = quad_sum(rows.sum[row]);
-      const float share = sum == 0.0f ? 0.0f : 1.0f / sum;
-      if (out_row >= out_rows) continue;
+      const float share = share_of(total[row].sum);
+      if (out_row + row * 8 >= out_rows) continue;
       // A warp's eight rows by eight columns are one core: 128 bytes in one piece.
-      T* const to = static_cast<T*>(shape.out) + core_element(out_row, int64_t{query_head} * kWidth + 2 * (lane % 4), depth);
+      T* const to = static_cast<T*>(shape.out) + core_element(out_row + row * 8, int64_t{query_head} * kWidth + 2 * (lane % 4), depth);
 #pragma unroll
       for (int j = 0; j < kWidth / 8; ++j) {
         *reinterpret_cast<uint32_t*>(to + j / 8 * kBlockElements + j % 8 * kCoreElements) = pack_pair<T>(o[4 * j + 2 * row] * share, o[4 * j + 2 * row + 1] * share);
@@ -296,6 +380,37 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
     }
   }
 #endif  // GORGON_SM90A
+}
+
+/** Adds up the stretches of each row, in order: a warp per row and query head, two columns of each 64 per lane. Grid: query heads, rows / 4. */
+template <class T, int kWidth>
+__global__ __launch_bounds__(128) void causal_attention_add_stretches_kernel(const CausalAttentionShape shape, int stretches) {
+  let_next_start();
+  wait_for_previous();
+  const int query_head = blockIdx.x, out_rows = shape.tokens - shape.skip;
+  const int row = blockIdx.y * 4 + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  if (row >= out_rows) return;
+  StretchState total = {-INFINITY, 0.0f};
+  float2 values[kWidth / 64] = {};
+  for (int stretch = 0; stretch < stretches; ++stretch) {
+    const int64_t part = (int64_t{stretch} * shape.query_heads + query_head) * out_rows + row;
+    const StretchState state = static_cast<const StretchState*>(shape.part_states)[part];
+    if (state.sum == 0.0f) continue;  // its values may not even have been written
+    float keep_total, keep_stretch;
+    add_stretch(total, state, keep_total, keep_stretch);
+#pragma unroll
+    for (int i = 0; i < kWidth / 64; ++i) {
+      const float2 value = *reinterpret_cast<const float2*>(shape.parts + part * kWidth + 64 * i + 2 * lane);
+      values[i].x = add_values(values[i].x, keep_total, value.x, keep_stretch);
+      values[i].y = add_values(values[i].y, keep_total, value.y, keep_stretch);
+    }
+  }
+  const float share = share_of(total.sum);
+#pragma unroll
+  for (int i = 0; i < kWidth / 64; ++i) {
+    const int64_t at = core_element(row, int64_t{query_head} * kWidth + 64 * i + 2 * lane, int64_t{shape.query_heads} * kWidth);
+    *reinterpret_cast<uint32_t*>(static_cast<T*>(shape.out) + at) = pack_pair<T>(values[i].x * share, values[i].y * share);
+  }
 }
 
 }  // namespace gorgon

@@ -12,6 +12,10 @@ struct CausalAttentionShape {
   int64_t q_stride;
   const KvHead* heads;
   void* out;
+  /** f32 [stretches][Hq][T - skip][D]: sums of values, where each stretch of keys has a block of its own; null elsewhere. */
+  float* parts;
+  /** StretchState [stretches][Hq][T - skip] */
+  void* part_states;
   int tokens;
   int skip;
   int rows;

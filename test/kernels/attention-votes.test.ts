@@ -99,6 +99,11 @@ describe('attention_votes against the oracle', () => {
     check({ dtype: 'f32', headDim: 16, queryHeads: 3, kvHeads: 1, rows: 140, tokens: 40, voteRows: 140 })
   })
 
+  it('more keys than are merged at once', () => {
+    check({ dtype: 'bf16', headDim: 64, queryHeads: 2, kvHeads: 1, rows: 4200, tokens: 6, voteRows: 4200 })
+    check({ dtype: 'f32', headDim: 16, queryHeads: 2, kvHeads: 1, rows: 4200, tokens: 3, voteRows: 4202 })
+  })
+
   it('flat and sharp softmax', () => {
     for (const scale of [0, 30, 1000]) {
       check({ dtype: 'f32', headDim: 32, queryHeads: 2, kvHeads: 1, rows: 140, tokens: 3, voteRows: 140, scale })

@@ -70,6 +70,16 @@ describe('causal_attention against the oracle', () => {
     })
   }
 
+  it('heads of 64 and 128, around tiles of 128 queries and keys', () => {
+    for (const dtype of ['f16', 'bf16'] as const) {
+      for (const headDim of [64, 128]) {
+        check({ dtype, headDim, queryHeads: 3, kvHeads: 1, rows: 0, tokens: 129 })
+        check({ dtype, headDim, queryHeads: 2, kvHeads: 2, rows: 190, tokens: 130, scale: 3 })
+        check({ dtype, headDim, queryHeads: 2, kvHeads: 1, rows: 300, tokens: 70, window: 150 })
+      }
+    }
+  })
+
   it('more query heads in a group than a block has rows', () => {
     check({ dtype: 'f32', headDim: 8, queryHeads: 100, kvHeads: 2, rows: 40, tokens: 3 })
   })
@@ -81,6 +91,8 @@ describeOnCpu('causal_attention, row by row', 'rows of a prompt go through a ker
     { dtype: 'f16', headDim: 16, queryHeads: 2, kvHeads: 1, rows: 90, tokens: 65, window: 40 },
     { dtype: 'f32', headDim: 40, queryHeads: 2, kvHeads: 2, rows: 0, tokens: 65 },
     { dtype: 'f32', headDim: 16, queryHeads: 4, kvHeads: 1, rows: 120, tokens: 65, window: 7 },
+    { dtype: 'bf16', headDim: 128, queryHeads: 2, kvHeads: 1, rows: 90, tokens: 65 },
+    { dtype: 'bf16', headDim: 64, queryHeads: 2, kvHeads: 2, rows: 4070, tokens: 65 },
   ]
   for (const o of shapes) {
     const width = o.queryHeads * o.headDim
