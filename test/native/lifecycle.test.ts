@@ -18,7 +18,8 @@ const demo = join(packageRoot(), 'models', 'demo')
 const isLinux = process.platform === 'linux'
 /** A device has copies of its own. */
 const isMapping = isLinux && isCpu
-const canLimit = isLinux && !isSanitized && spawnSync('prlimit', ['--version']).status === 0
+/** Drivers of a device reserve more addresses than there is memory. */
+const canLimit = isLinux && isCpu && !isSanitized && spawnSync('prlimit', ['--version']).status === 0
 
 /** Whether the weights of a folder are mapped: the model is alive. Linux tells. */
 function isMapped(folder: string): boolean {

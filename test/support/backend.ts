@@ -15,6 +15,10 @@ export const testBackend = chooseBackend(
 
 export const isCpu = testBackend.backend === 'cpu'
 
+/** Rows of a cache that are reserved together, and rows of a prompt that go through a layer together. */
+export const ROW_GROUP = isCpu ? 32 : 64
+export const PROMPT_ROWS = isCpu ? 512 : 4096
+
 /** Whether CUDA can be used here, whatever is tested. */
 export const hasCuda = native()
   .backends()
