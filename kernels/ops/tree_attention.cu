@@ -14,6 +14,9 @@
 // With few query rows a team is four warps, which share one tile's latency; with many, one warp, which keeps everything in registers.
 // merge: a warp per query head of a node (and 64 columns) adds up the splits in order.
 //
+// Before the kernel before them is done, blocks already read what no kernel writes: the items, which are uploaded before the first kernel of a step
+// is launched, and what they point to but for K, V and positions. K and V are only asked for, into L2, where it does not matter who writes them.
+//
 // Chunks whole below R are the same for all nodes. The one or two that reach R, the tail, lie within 128 neighbouring rows, whatever the tree: both
 // are in shared memory, and ldmatrix, which takes an address per row of 16 bytes, picks the rows of a node's path. Only groups of 16 keys that reach
 // past R differ from node to node; those are multiplied once per node of the tile, and each row takes its own node's. So the operations behind a
@@ -39,8 +42,6 @@ constexpr int kTileRows = 16;
 /** Keys of one mma over the keys. */
 constexpr int kGroupKeys = 16;
 constexpr int kChunkGroups = kChunk / kGroupKeys;
-/** The tail: fewer than 64 committed rows and at most 64 nodes. */
-constexpr int kTailKeys = 2 * kChunk;
 /** Values of a row of weights in shared memory: 16 bytes more than a chunk, so that ldmatrix meets all banks. */
 constexpr int kWeightsStride = kChunk + 8;
 struct SplitParameters {
@@ -161,8 +162,9 @@ struct Ring<false, 2> {
     }
     async_commit();
   }
-  __device__ __forceinline__ void fill_first(const Part& part, int loads) {
-    if (loads == part.loads && loads > 0) fill(part, 0);
+  __device__ __forceinline__ void prefetch(const KvHead&, int, int) const {}
+  __device__ __forceinline__ void fill_first(const Part& part) {
+    if (part.loads > 0) fill(part, 0);
   }
   __device__ __forceinline__ uint32_t acquire(const Part& part, int load) {
     async_wait<0>();
@@ -206,10 +208,16 @@ struct Ring<true, kStages> {
     bulk_copy(to, own->k + from, half_bytes, barrier);
     bulk_copy(to + half_bytes, own->v + from, half_bytes, barrier);
   }
-  /** As many of the first `loads` as there are slots. */
-  __device__ __forceinline__ void fill_first(const Part& part, int loads) {
+  /** Into L2, of the chunks [first, end), as many as there are slots. What is there does not matter yet. */
+  __device__ __forceinline__ void prefetch(const KvHead& head, int first, int end) const {
+    const int chunk = first + static_cast<int>(threadIdx.x) / 2;
+    if (chunk < end && threadIdx.x < 2 * kStages) {
+      bulk_prefetch((threadIdx.x % 2 == 0 ? head.k : head.v) + static_cast<int64_t>(chunk) * half_bytes, half_bytes);
+    }
+  }
+  __device__ __forceinline__ void fill_first(const Part& part) {
     if (threadIdx.x == 0) {
-      for (; filled < loads && filled < kStages; ++filled) fill(part, filled);
+      for (; filled < part.loads && filled < kStages; ++filled) fill(part, filled);
     }
   }
   __device__ __forceinline__ uint32_t acquire(const Part& part, int load) {
@@ -232,12 +240,21 @@ struct Ring<true, kStages> {
 
 // ---- a tile: 16 query rows ----
 
-/** Where the tail's rows are: the two chunks, and for each node of the block the row behind each of its keys. */
+/** Where the tail's rows are: the two chunks, and for each node of the block its path. */
 struct Tail {
   uint32_t chunk[2];
-  const uint8_t* rows;
+  /** [nodes][kMaxTreeNodes], up to deepest: nodes from the root on, and zeros past the node itself. */
+  const uint8_t* paths;
+  int deepest;
   /** Committed rows among them. */
   int committed;
+
+  /** The row behind a node's key, both counted from the tail's first. Keys past a node's last weigh nothing, whichever row is read for them. */
+  __device__ __forceinline__ int row(int node, int key) const {
+    return key < committed ? key : committed + paths[node * kMaxTreeNodes + min(key - committed, deepest)];
+  }
+  /** Address of the chunk that holds a row. */
+  __device__ __forceinline__ uint32_t chunk_of(int row) const { return row < kChunk ? chunk[0] : chunk[1]; }
 };
 
 /** What one warp of a team holds of its tile. Lane l holds the query rows l / 4 and l / 4 + 8, as mma does. */
@@ -293,6 +310,11 @@ struct Tile {
     top[0] = top[1] = -INFINITY;
   }
 
+  /** m, in the exponent's units, and l of row r of the lane's two. */
+  __device__ __forceinline__ float2 total(int r) const {
+    return make_float2(top[r] == -INFINITY ? -INFINITY : __fmul_rn(top[r], scale), totals[2 * r]);
+  }
+
   /** Of 16 rows of K or V. */
   __device__ __forceinline__ int group_bytes() const { return kGroupKeys * 2 * width; }
   /** Bytes from the start of a chunk of K to what this lane gives ldmatrix for 16 keys, of which `row` is its own. */
@@ -302,9 +324,6 @@ struct Tile {
   }
   __device__ __forceinline__ int k_key() const { return lane() / 16 * 8 + lane() % 8; }
   __device__ __forceinline__ int v_key() const { return lane() / 8 % 2 * 8 + lane() % 8; }
-  /** Address, in the tail, of the chunk's start that holds a row. */
-  __device__ __forceinline__ static uint32_t chunk_of_row(const Tail& tail, int row) { return row < kChunk ? tail.chunk[0] : tail.chunk[1]; }
-
   /** Scores of kCount groups of 16 keys at once; K past `width` meets zeros of q. */
   template <int kCount>
   __device__ __forceinline__ void multiply_keys(const uint32_t (&address)[kCount], float (&s)[kCount][2][4]) const {
@@ -339,8 +358,8 @@ struct Tile {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int n = node_first + i < node_end ? node_first + i : node_end - 1;
-      const int row = tail.rows[n * kTailKeys + key + k_key()];
-      address[i] = chunk_of_row(tail, row) + k_offset(row % kChunk);
+      const int row = tail.row(n, key + k_key());
+      address[i] = tail.chunk_of(row) + k_offset(row % kChunk);
     }
     multiply_keys<kCount>(address, found);
 #pragma unroll
@@ -514,20 +533,34 @@ struct Tile {
       const int last = all ? first_node : last_node;
 #pragma unroll 1
       for (int n = first_node; n <= last; ++n) {
-        const int row = tail.rows[n * kTailKeys + group_key + v_key()];
+        const int row = tail.row(n, group_key + v_key());
         const bool take0 = all || node[0] == n, take1 = all || node[1] == n;
         const uint32_t own[4] = {take0 ? group[0] : 0, take1 ? group[1] : 0, take0 ? group[2] : 0, take1 ? group[3] : 0};
-        multiply_values(own, chunk_of_row(tail, row) + kChunk * width * 2 + v_offset(row % kChunk));
+        multiply_values(own, tail.chunk_of(row) + kChunk * width * 2 + v_offset(row % kChunk));
       }
     }
   }
 };
 
+// ---- merging: the maximum of all states first, then their sums in the order of the splits ----
+
+template <class T>
+__device__ __forceinline__ float exp_of_difference(float x) { return exp2_fast(x); }
+template <>
+__device__ __forceinline__ float exp_of_difference<float>(float x) { return expf(x); }
+
+/** How much a state with the maximum `m` weighs where the largest is `top`. */
+template <class T>
+__device__ __forceinline__ float state_weight(float m, float top) { return top == -INFINITY ? 0.0f : exp_of_difference<T>(__fsub_rn(m, top)); }
+
+template <class T>
+__device__ __forceinline__ float merged(float sum, float total) { return __fdiv_rn(sum, total == 0.0f ? 1.0f : total); }
+
 // ---- the kernels of bf16 and f16 ----
 
 /** Where things are in shared memory. */
 struct SharedLayout {
-  int exchange, exchange_bytes, ranges, ring, tail_rows, bytes;
+  int exchange, exchange_bytes, ranges, ring, paths, bytes;
 };
 
 template <int kWidth, int kWarps, int kTeam, bool kBulk>
@@ -535,7 +568,7 @@ struct SplitShape {
   static constexpr int kTeams = kWarps / kTeam;
   static constexpr int kBlockRows = kTeams * kTileRows;
   /** Blocks that share a multiprocessor's 227 KiB: where registers allow, two, one of which computes while the other starts or ends. */
-  static constexpr int kBlocks = (kWarps == 4 || kTeam > 1) && kWidth < 256 ? 2 : 1;
+  static constexpr int kBlocks = kWarps == 4 && kWidth < 256 ? 2 : 1;
   static constexpr int kStages = kBulk ? 200 * 1024 / kBlocks / (2 * kChunk * kWidth * 2) : 2;
 
   __host__ __device__ static SharedLayout layout(int width, int block_nodes) {
@@ -546,8 +579,8 @@ struct SplitShape {
     to.exchange_bytes = kTeam > 1 ? kTileRows * (kWeightsStride * 2 + kTeam * 4) : 0;
     to.ranges = to.exchange + kTeams * to.exchange_bytes;
     to.ring = to.ranges + 2 * kMaxTreeNodes * 4;
-    to.tail_rows = to.ring + static_cast<int>(sizeof(RingShared)) + 2 * kStages * 8;
-    to.bytes = to.tail_rows + block_nodes * kTailKeys;
+    to.paths = to.ring + static_cast<int>(sizeof(RingShared)) + 2 * kStages * 8;
+    to.bytes = to.paths + block_nodes * kMaxTreeNodes;
     return to;
   }
 };
@@ -563,7 +596,6 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
     constexpr int kBlockRows = Shape::kBlockRows;
     extern __shared__ __align__(128) std::byte shared[];
     let_next_start();
-    wait_for_previous();
 
     const PassItem& item = parameters.items[blockIdx.z];
     const int group = parameters.group, width = parameters.width, committed = static_cast<int>(item.rows), tokens = static_cast<int>(item.tokens);
@@ -572,23 +604,26 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
     part.kv_head = blockIdx.x / parameters.row_blocks;
     part.rows = tokens * group;
     part.first_row = blockIdx.x % parameters.row_blocks * kBlockRows;
-    if (part.first_row >= part.rows || split_begin >= committed + tokens) return;
+    if (part.first_row >= part.rows || split_begin >= committed + tokens) {
+      wait_for_previous();
+      return;
+    }
     const int last_row = min(part.first_row + kBlockRows, part.rows) - 1;
     part.first_node = part.first_row / group;
     part.nodes = last_row / group - part.first_node + 1;
     part.tail_chunk = committed / kChunk;
+    const int split_chunk = static_cast<int>(split_begin / kChunk), end_chunk = split_chunk + static_cast<int>(split_rows / kChunk);
+    const int tail_key = part.tail_chunk * kChunk;
 
     const KvHead head = item.heads[parameters.layer * parameters.kv_heads + part.kv_head];
     const SharedLayout layout = Shape::layout(width, parameters.block_nodes);
     Ring<kBulk, Shape::kStages> ring(shared, reinterpret_cast<RingShared*>(shared + layout.ring), width);
     ring.start(head, kWarps);
-
-    // Chunks that all nodes see whole do not wait for what follows.
-    const int split_chunk = static_cast<int>(split_begin / kChunk), end_chunk = split_chunk + static_cast<int>(split_rows / kChunk);
-    part.first_chunk = split_chunk;
-    part.shared_loads = max(0, min(end_chunk, part.tail_chunk) - split_chunk);
-    part.loads = -1;
-    if (parameters.window <= 0) ring.fill_first(part, part.shared_loads);
+    if (parameters.window > 0) {
+      wait_for_previous();  // positions are written by kernels
+    } else {
+      ring.prefetch(head, split_chunk, min(end_chunk, part.tail_chunk + 1));
+    }
 
     auto* begin = reinterpret_cast<int*>(shared + layout.ranges);
     int* end = begin + kMaxTreeNodes;
@@ -597,7 +632,15 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
       begin[n] = first_visible_key(item, head, parameters.window, depth);
       end[n] = committed + depth + 1;
     }
-    __syncthreads();  // of the nodes' ranges, and of the ring's barriers
+    auto* paths = reinterpret_cast<uint8_t*>(shared + layout.paths);
+    if (end_chunk > part.tail_chunk) {
+      const int stride = static_cast<int>(item.path_stride), depths = min(stride, kMaxTreeNodes);
+      for (int i = threadIdx.x; i < part.nodes * depths; i += blockDim.x) {
+        const int n = i / depths, depth = i % depths, node = item.paths[(part.first_node + n) * stride + depth];
+        paths[n * kMaxTreeNodes + depth] = static_cast<uint8_t>(depth <= item.depths[part.first_node + n] ? node : 0);
+      }
+    }
+    __syncthreads();  // of what is known of the nodes, and of the ring's barriers
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
     int least_begin = begin[lane < part.nodes ? lane : 0], most_end = end[lane < part.nodes ? lane : 0];
     if (lane + kWarp < part.nodes) {
@@ -606,27 +649,17 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
     }
     least_begin = __reduce_min_sync(kAllLanes, least_begin);
     most_end = __reduce_max_sync(kAllLanes, most_end);
-    if (split_begin >= most_end) return;  // only ever where nothing is shared: no copy is under way
 
     part.first_chunk = max(split_chunk, least_begin / kChunk);
     part.last_chunk = max(part.first_chunk, min(end_chunk, (most_end + kChunk - 1) / kChunk));
     part.shared_loads = max(0, min(part.last_chunk, part.tail_chunk) - part.first_chunk);
-    const int first_tail = max(part.first_chunk, part.tail_chunk), tail_key = part.tail_chunk * kChunk;
+    const int first_tail = max(part.first_chunk, part.tail_chunk);
     const bool has_tail = first_tail < part.last_chunk;
     part.loads = part.shared_loads + (has_tail ? (committed + tokens > tail_key + kChunk ? 2 : 1) : 0);
-    ring.fill_first(part, part.loads);
 
-    auto* tail_rows = reinterpret_cast<uint8_t*>(shared + layout.tail_rows);
-    if (has_tail) {
-      const int below = committed - tail_key;
-      for (int i = threadIdx.x; i < part.nodes * kTailKeys; i += blockDim.x) {
-        const int n = i / kTailKeys, key = i % kTailKeys;
-        int row = key < below ? key : 0;  // past the node's last key: any row, as its weight is zero
-        if (key >= below && tail_key + key < end[n]) row = below + item.paths[(part.first_node + n) * item.path_stride + key - below];
-        tail_rows[i] = static_cast<uint8_t>(row);
-      }
-      __syncthreads();
-    }
+    wait_for_previous();
+    if (split_begin >= most_end) return;
+    ring.fill_first(part);
 
     Tile<T, kWidth, kTeam> tile;
     const int team = warp / kTeam, tile_row = part.first_row + team * kTileRows;
@@ -675,7 +708,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
     }
     if (has_tail) {
       Tail tail;
-      tail.rows = tail_rows;
+      tail.paths = paths;
+      tail.deepest = min(static_cast<int>(item.path_stride), kMaxTreeNodes) - 1;
       tail.committed = committed - tail_key;
       tail.chunk[0] = tail.chunk[1] = ring.acquire(part, part.shared_loads);
       if (part.loads > part.shared_loads + 1) tail.chunk[1] = ring.acquire(part, part.shared_loads + 1);
@@ -706,9 +740,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
           }
         }
       }
-      if (tile.member() == 0 && lane % 4 == 0) {
-        parameters.totals[state] = make_float2(tile.top[r] == -INFINITY ? -INFINITY : __fmul_rn(tile.top[r], tile.scale), tile.totals[2 * r]);
-      }
+      if (tile.member() == 0 && lane % 4 == 0) parameters.totals[state] = tile.total(r);
     }
   }
 }
@@ -805,20 +837,13 @@ struct MergeParameters {
   void* out;
 };
 
-template <class T>
-__device__ __forceinline__ float exp_of_difference(float x) { return exp2_fast(x); }
-template <>
-__device__ __forceinline__ float exp_of_difference<float>(float x) { return expf(x); }
-
 /** A warp owns 64 columns of a query head of a token: the maximum over all states first, then sums in the order of the splits. */
 template <class T>
 __global__ void __launch_bounds__(kMergeWarps* kWarp) tree_attention_merge_kernel(const MergeParameters parameters) {
   let_next_start();
-  wait_for_previous();
   const int lane = threadIdx.x % kWarp, pieces = (parameters.width + kMergeColumns - 1) / kMergeColumns;
   const int64_t work = static_cast<int64_t>(blockIdx.x) * kMergeWarps + threadIdx.x / kWarp;
   const int64_t row = work / pieces, token = row / parameters.query_heads;
-  if (token >= parameters.tokens) return;
   const int column = static_cast<int>(work % pieces) * kMergeColumns + 2 * lane;
 
   int states = 0;
@@ -827,37 +852,43 @@ __global__ void __launch_bounds__(kMergeWarps* kWarp) tree_attention_merge_kerne
     if (first + lane < parameters.item_count) {
       const PassItem& item = parameters.items[first + lane];
       const int64_t node = token - item.first;
-      if (node >= 0 && node < item.tokens) here = static_cast<int>((item.rows + item.depths[node]) / item.split_rows) + 1;
+      if (node >= 0 && node < item.tokens) here = static_cast<int>(item.rows + item.depths[node]) / static_cast<int>(item.split_rows) + 1;
     }
     states = max(states, static_cast<int>(__reduce_max_sync(kAllLanes, here)));
   }
+  wait_for_previous();
+  if (token >= parameters.tokens) return;
 
   const float2* totals = parameters.totals + row * parameters.splits;
-  float top = -INFINITY;
-  for (int s = lane; s < states; s += kWarp) top = fmaxf(top, totals[s].x);
-  top = warp_max(top);
   const bool has_column = column < parameters.width;
   const float* sums = parameters.sums + row * parameters.splits * parameters.width + (has_column ? column : 0);
+  float2 next[kMergeAhead];
+#pragma unroll
+  for (int i = 0; i < kMergeAhead; ++i) {
+    if (i < states) next[i] = *reinterpret_cast<const float2*>(sums + static_cast<int64_t>(i) * parameters.width);
+  }
+  float2 own = lane < states ? totals[lane] : make_float2(-INFINITY, 0.0f);
+  float top = own.x;
+  for (int s = lane + kWarp; s < states; s += kWarp) top = fmaxf(top, totals[s].x);
+  top = warp_max(top);
   float total = 0.0f;
   float2 sum = make_float2(0.0f, 0.0f);
-  for (int first = 0; first < states; first += kWarp) {
-    const float2 own = first + lane < states ? totals[first + lane] : make_float2(-INFINITY, 0.0f);
-    const float weight = top == -INFINITY ? 0.0f : exp_of_difference<T>(__fsub_rn(own.x, top));
-    const int count = min(kWarp, states - first);
-    for (int s = 0; s < count; s += kMergeAhead) {
-      float2 next[kMergeAhead];
+  for (int first = 0; first < states; first += kMergeAhead) {
+    if (first > 0) {
+      if (first % kWarp == 0) own = first + lane < states ? totals[first + lane] : make_float2(-INFINITY, 0.0f);
 #pragma unroll
       for (int i = 0; i < kMergeAhead; ++i) {
-        if (s + i < count) next[i] = *reinterpret_cast<const float2*>(sums + static_cast<int64_t>(first + s + i) * parameters.width);
+        if (first + i < states) next[i] = *reinterpret_cast<const float2*>(sums + static_cast<int64_t>(first + i) * parameters.width);
       }
+    }
+    const float weight = state_weight<T>(own.x, top);
 #pragma unroll
-      for (int i = 0; i < kMergeAhead; ++i) {
-        const float w = __shfl_sync(kAllLanes, weight, (s + i) % kWarp), l = __shfl_sync(kAllLanes, own.y, (s + i) % kWarp);
-        if (s + i < count) {
-          total = __fmaf_rn(w, l, total);
-          sum.x = __fmaf_rn(w, next[i].x, sum.x);
-          sum.y = __fmaf_rn(w, next[i].y, sum.y);
-        }
+    for (int i = 0; i < kMergeAhead; ++i) {
+      const float w = __shfl_sync(kAllLanes, weight, (first + i) % kWarp), l = __shfl_sync(kAllLanes, own.y, (first + i) % kWarp);
+      if (first + i < states) {
+        total = __fmaf_rn(w, l, total);
+        sum.x = __fmaf_rn(w, next[i].x, sum.x);
+        sum.y = __fmaf_rn(w, next[i].y, sum.y);
       }
     }
   }
@@ -865,9 +896,8 @@ __global__ void __launch_bounds__(kMergeWarps* kWarp) tree_attention_merge_kerne
     auto* out = static_cast<T*>(parameters.out);
     const int64_t depth = static_cast<int64_t>(parameters.query_heads) * parameters.head_dim;
     const int64_t at = core_element(token, row % parameters.query_heads * parameters.head_dim + column, depth);
-    const float l = total == 0.0f ? 1.0f : total;
-    out[at] = from_float<T>(__fdiv_rn(sum.x, l));
-    out[at + 1] = from_float<T>(__fdiv_rn(sum.y, l));
+    out[at] = from_float<T>(merged<T>(sum.x, total));
+    out[at + 1] = from_float<T>(merged<T>(sum.y, total));
   }
 }
 
@@ -886,10 +916,12 @@ Status launch_split(SplitParameters parameters, int64_t item_count, int64_t most
 template <class T, int kWidth, bool kBulk>
 Status launch_split(const SplitParameters& parameters, int64_t item_count, int64_t most_query_rows, CudaContext& context) {
   if (most_query_rows <= kTileRows) return launch_split<T, kWidth, 4, 4, kBulk>(parameters, item_count, most_query_rows, context);
-  if constexpr (kWidth == 128) {
+  if constexpr (kWidth == 256) {
+    return launch_split<T, kWidth, 8, 2, kBulk>(parameters, item_count, most_query_rows, context);
+  } else {
     if (most_query_rows > 4 * kTileRows) return launch_split<T, kWidth, 8, 1, kBulk>(parameters, item_count, most_query_rows, context);
+    return launch_split<T, kWidth, 4, 1, kBulk>(parameters, item_count, most_query_rows, context);
   }
-  return launch_split<T, kWidth, 8, 2, kBulk>(parameters, item_count, most_query_rows, context);
 }
 
 template <class T, int kWidth>
