@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { z } from 'zod'
 import { GorgonError } from '../../src/index.js'
-import { type BenchResult, cpuSlug, type MachineRecord, scanResults } from './results.js'
+import { type BenchResult, type MachineRecord, machineSlug, scanResults } from './results.js'
 
 /** What a benchmark's results look like to a reader. */
 export interface Rendered {
@@ -28,16 +28,21 @@ export interface ReportModule {
 export function newestOf(results: readonly BenchResult[], variantOf?: ReportModule['variantOf']): BenchResult[] {
   const seen = new Set<string>()
   return results.filter((result) => {
-    const { cpu, cores, threads, isa } = result.machine
-    const key = JSON.stringify([cpu, cores, threads, isa, variantOf?.(result) ?? ''])
+    const { cpu, cores, threads, isa, gpu } = result.machine
+    // Whose GPU computes is the same machine, whatever stands beside it.
+    const where = gpu ? [gpu.name] : [cpu, cores, threads]
+    const key = JSON.stringify([...where, isa, variantOf?.(result) ?? ''])
     return !seen.has(key) && seen.add(key)
   })
 }
 
 /** One line on where a result comes from. */
-export function machineLine({ cpu, cores, threads, isa, commit, dirty, date }: MachineRecord): string {
+export function machineLine({ cpu, cores, threads, isa, gpu, commit, dirty, date }: MachineRecord): string {
   const sources = commit === null ? 'commit unknown' : `commit ${commit.slice(0, 7)}${dirty ? ' with changes' : ''}`
-  return `${cpu}, ${threads} of ${cores} ${cores === 1 ? 'core' : 'cores'}, ${isa}; ${date.slice(0, 10)}, ${sources}`
+  const driver = [gpu?.driver && `driver ${gpu.driver}`, gpu?.cuda && `CUDA ${gpu.cuda}`].filter(Boolean).join(', ')
+  const device = gpu && `${gpu.name}${driver && ` (${driver})`}, ${isa}; ${cpu}`
+  const used = device ?? `${cpu}, ${threads} of ${cores} ${cores === 1 ? 'core' : 'cores'}, ${isa}`
+  return `${used}; ${date.slice(0, 10)}, ${sources}`
 }
 
 /** A table under the command that made it, and the machine it ran on. */
@@ -72,7 +77,7 @@ export function measurementsOf<Schema extends z.ZodType>(
 
 /** A plot's file name: one per machine and way of running. */
 export function plotName(what: string, { machine }: Pick<BenchResult, 'machine'>, variant = ''): string {
-  const words = [what, cpuSlug(machine.cpu), machine.isa, `${machine.threads}t`, variant]
+  const words = [what, machineSlug(machine), machine.isa, machine.gpu ? '' : `${machine.threads}t`, variant]
   return words
     .join('-')
     .toLowerCase()

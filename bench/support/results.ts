@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type BenchResult, decodeResult, encodeResult } from '../../src/bench/results.js'
 import { GorgonError, packageRoot } from '../../src/index.js'
+import type { MachineRecord } from './machine.js'
 
 export type { BenchResult } from '../../src/bench/results.js'
 export type { MachineRecord } from './machine.js'
@@ -22,11 +23,16 @@ export function cpuSlug(cpu: string): string {
   return plain.replace(/[^a-z0-9]+/g, '-').replace(/^-+|-+$/g, '') || 'unknown'
 }
 
+/** What computed, as a part of file names. */
+export function machineSlug({ cpu, gpu }: Pick<MachineRecord, 'cpu' | 'gpu'>): string {
+  return cpuSlug(gpu?.name ?? cpu)
+}
+
 /** Name of a result's file, without what tells apart several of one day. */
 export function fileStemOf({ bench, machine }: BenchResult): string {
   const day = machine.date.slice(0, 10).replaceAll('-', '')
   const commit = machine.commit?.slice(0, COMMIT_LENGTH) ?? 'unknown'
-  return [bench.replaceAll('/', '-'), cpuSlug(machine.cpu), machine.isa.replaceAll('_', '-'), day, commit].join('-')
+  return [bench.replaceAll('/', '-'), machineSlug(machine), machine.isa.replaceAll('_', '-'), day, commit].join('-')
 }
 
 /**

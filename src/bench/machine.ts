@@ -4,6 +4,7 @@ import { realpathSync } from 'node:fs'
 import { arch, availableParallelism, cpus, platform, release, totalmem } from 'node:os'
 import { z } from 'zod'
 import { packageRoot } from '../index.js'
+import { GpuRecord, gpuRecord } from './gpu.js'
 
 export const MachineRecord = z.object({
   /** As the CPU names itself. */
@@ -14,6 +15,8 @@ export const MachineRecord = z.object({
   threads: z.number(),
   /** Instruction set used; of several, the best. */
   isa: z.string(),
+  /** What computed, where that was not the CPU. */
+  gpu: GpuRecord.nullable().default(null),
   memoryBytes: z.number(),
   /** Kind, release and architecture. */
   os: z.string(),
@@ -26,6 +29,9 @@ export const MachineRecord = z.object({
   date: z.string(),
 })
 export type MachineRecord = Readonly<z.infer<typeof MachineRecord>>
+
+/** Instruction sets of GPUs are named like this. */
+const GPU_ISA = /^sm_\d/
 
 /** What measuring leaves behind does not change what is measured. */
 const NOT_MEASURED = [':!bench/results', ':!bench/plots', ':!*.md']
@@ -43,6 +49,7 @@ export function machineRecord(
     cores: availableParallelism(),
     threads: used.threads,
     isa: used.isa,
+    gpu: GPU_ISA.test(used.isa) ? gpuRecord() : null,
     memoryBytes: totalmem(),
     os: `${platform()} ${release()} ${arch()}`,
     node: process.version,

@@ -25,6 +25,7 @@ export function sampleResult({
       cores: 4,
       threads: 2,
       isa: 'avx512',
+      gpu: null,
       memoryBytes: 2 ** 34,
       os: 'linux 6.0 x64',
       node: 'v20.0.0',
