@@ -41,12 +41,26 @@ export function packWeight(args: {
   return (native().ops['packWeight'] as unknown as (args: OperationArgs) => unknown)(args)
 }
 
-/** Instruction sets this machine has, slowest first. */
+/** Instruction sets the CPU has, slowest first. */
 export function usableIsas(): string[] {
-  const cpu = native()
+  return isasOf('cpu')
+}
+
+/** Instruction sets of a GPU that can be used, slowest first; none without one. */
+export function deviceIsas(): string[] {
+  return isasOf('cuda')
+}
+
+/** Whether operations of an instruction set run on a GPU. */
+export function isDeviceIsa(isa: string): boolean {
+  return deviceIsas().includes(isa)
+}
+
+function isasOf(backend: string): string[] {
+  const found = native()
     .backends()
-    .find(({ name }) => name === 'cpu')
-  return (cpu?.isas ?? [])
+    .find(({ name, usable }) => name === backend && usable)
+  return (found?.isas ?? [])
     .filter(({ usable }) => usable)
     .map(({ name }) => name)
     .toReversed()

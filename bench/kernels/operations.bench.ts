@@ -6,14 +6,15 @@
 //
 //   npm run bench -- kernels/operations                                             all operations, shapes and instruction sets
 //   npm run bench -- kernels/operations --operations treeAttention,posterior --shapes demo --isas avx512
+//   npm run bench -- kernels/operations --shapes mistral-7b --isas sm_90a
 //
-// Before a case is timed, the results of all instruction sets are compared, bit for bit.
+// Before a case is timed, the results of all instruction sets are compared: bit for bit, a GPU's within rounding and beside the CPU's best.
 import { benchCommand, commandLine, runBench, showProgress, wholeNumber, wordList } from '../support/command.js'
 import { machineRecord } from '../support/machine.js'
 import { physicalCores } from '../support/processor.js'
 import { writeResult } from '../support/results.js'
 import { SHAPE_NAMES, type ShapeName } from '../support/shapes.js'
-import { usableIsas } from './native-ops.js'
+import { deviceIsas, usableIsas } from './native-ops.js'
 import { CASES, OPERATION_NAMES, type OperationName } from './operation-cases.js'
 import { operationsTable } from './operations.report.js'
 import { type OperationTime, timeCase } from './time-operation.js'
@@ -54,11 +55,14 @@ async function main(given: OperationsOptions & { readonly out: string }): Promis
 }
 
 const isas = usableIsas()
+const allIsas = [...isas, ...deviceIsas()]
+/** Another vocabulary is all that the largest shape has of its own. */
+const USUAL_SHAPES = SHAPE_NAMES.filter((name) => name !== 'llama-3-8b')
 await runBench(
   benchCommand('kernels/operations', 'Every operation of a step but the packed product, beside its roofline.')
     .option('--operations <list>', OPERATION_NAMES.join(', '), wordList(OPERATION_NAMES), [...OPERATION_NAMES])
-    .option('--shapes <names>', SHAPE_NAMES.join(', '), wordList(SHAPE_NAMES), [...SHAPE_NAMES])
-    .option('--isas <list>', 'instruction sets', wordList(isas), isas)
+    .option('--shapes <names>', SHAPE_NAMES.join(', '), wordList(SHAPE_NAMES), USUAL_SHAPES)
+    .option('--isas <list>', 'instruction sets; those of a GPU are named sm_…', wordList(allIsas), isas)
     .option('--threads <n>', 'compute threads', wholeNumber(), Math.min(64, physicalCores()))
     .option('--rounds <n>', 'times each case is taken up, for three samples each', wholeNumber(), 5)
     .option('--sample-ms <n>', 'least length of a sample', wholeNumber(), 2)

@@ -4,8 +4,9 @@ import { wrongResult } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { RandomWeights } from '../support/random-weights.js'
 import { type Summary, summaryOf } from '../support/statistics.js'
-import { firstDifference, MOST_COPIES, packWeight, runOperation, timeOperation } from './native-ops.js'
-import { type Floor, floorOf, multiplyAddPeak, readBandwidth } from './yardsticks.js'
+import { isClose, relativeDistance } from './close.js'
+import { firstDifference, isDeviceIsa, MOST_COPIES, packWeight, runOperation, timeOperation } from './native-ops.js'
+import { bandwidthOf, type Floor, floorOf, multiplyAddPeak } from './yardsticks.js'
 
 export type LinearDtype = 'bf16' | 'int8' | 'f16' | 'f32'
 
@@ -37,8 +38,9 @@ export interface LinearTime {
   readonly bound: Floor['bound']
 }
 
-/** Columns that the portable path computes to compare with: its speed is not what is asked. */
+/** Columns that the portable path computes to compare with, and rows: its speed is not what is asked. */
 const CHECKED_COLUMNS = 48
+const MOST_CHECKED_ROWS = 512
 
 /** Bytes of a weight as it is streamed: int8 has a scale for each column. */
 export function weightBytes({ columns, depth, dtype }: Pick<LinearRequest, 'columns' | 'depth' | 'dtype'>): number {
@@ -60,7 +62,7 @@ export function coldCopies(bytes: number, coldBytes: number, cacheBytes: number)
 }
 
 /**
- * @throws {GorgonError} ERR_INTERNAL when an instruction set has other bits than the portable one: nothing is timed then.
+ * @throws {GorgonError} ERR_INTERNAL when an instruction set has other bits than the portable one, or a GPU is far from it: nothing is timed then.
  */
 export async function timeLinear(request: LinearRequest): Promise<LinearTime[]> {
   const { columns, depth, dtype, copies, threads, rounds, sampleMs } = request
@@ -69,7 +71,6 @@ export async function timeLinear(request: LinearRequest): Promise<LinearTime[]> 
   const x = activations(Math.max(...request.rows), depth, xStride)
   const packed = packWeight({ w, dtype, columns, depth, copies })
   const bytes = weightBytes(request)
-  const { bytesPerSecond } = readBandwidth(bytes * copies, threads)
 
   const times: LinearTime[] = []
   for (const rows of request.rows) {
@@ -78,12 +79,15 @@ export async function timeLinear(request: LinearRequest): Promise<LinearTime[]> 
     const flops = 2 * rows * columns * depth
     const floors = new Map(
       request.isas.map((isa) => {
-        const limits = { bytesPerSecond, flopsPerSecond: multiplyAddPeak({ isa, threads }) }
+        const limits = {
+          bytesPerSecond: bandwidthOf(isa, bytes * copies, threads),
+          flopsPerSecond: multiplyAddPeak({ isa, threads }),
+        }
         return [isa, { ...limits, ...floorOf({ bytes, flops }, limits) }]
       }),
     )
     const timed = request.isas.filter((isa) => floors.get(isa)!.seconds * 1e3 <= request.slowestMs)
-    const expected = portableColumns(request, { w, x, xStride, rows })
+    const expected = portableColumns(request, { w, x, xStride, rows: Math.min(rows, MOST_CHECKED_ROWS) })
     for (const isa of timed) {
       out.fill(Number.NaN)
       runOperation('linear', isa, threads, args)
@@ -96,7 +100,7 @@ export async function timeLinear(request: LinearRequest): Promise<LinearTime[]> 
       warmup: 1,
     })
     for (const isa of request.isas) {
-      const { seconds, bound, flopsPerSecond } = floors.get(isa)!
+      const { seconds, bound, bytesPerSecond, flopsPerSecond } = floors.get(isa)!
       const ns = samples[isa] ? summaryOf(samples[isa]) : null
       times.push({ rows, isa, ns, bytes, flops, bytesPerSecond, flopsPerSecond, floorNs: seconds * 1e9, bound })
     }
@@ -142,8 +146,15 @@ function checkColumns(
     what,
   }: { readonly rows: number; readonly columns: number; readonly isa: string; readonly what: string },
 ): void {
-  const count = expected.length / rows
-  for (let row = 0; row < rows; row++) {
+  const checked = Math.min(rows, MOST_CHECKED_ROWS)
+  const count = expected.length / checked
+  if (isDeviceIsa(isa)) {
+    const got = Float32Array.from(expected, (_, i) => out[Math.floor(i / count) * columns + (i % count)]!)
+    if (!isClose(got, expected)) {
+      throw wrongResult(`${what}: ${isa} is ${relativeDistance(got, expected)} of the norm away from portable`)
+    }
+  }
+  for (let row = 0; row < (isDeviceIsa(isa) ? 0 : checked); row++) {
     const got = out.subarray(row * columns, row * columns + count)
     const at = firstDifference(got, expected.subarray(row * count, (row + 1) * count))
     if (at >= 0)

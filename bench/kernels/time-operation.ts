@@ -2,9 +2,10 @@
 import { wrongResult } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { type Summary, summaryOf } from '../support/statistics.js'
-import { firstDifference, runOperation, timeOperation } from './native-ops.js'
+import { areMostlyEqual, isClose } from './close.js'
+import { firstDifference, isDeviceIsa, runOperation, timeOperation, usableIsas } from './native-ops.js'
 import type { OperationCase } from './operation-cases.js'
-import { type Floor, floorOf, multiplyAddPeak, readBandwidth } from './yardsticks.js'
+import { bandwidthOf, type Floor, floorOf, multiplyAddPeak } from './yardsticks.js'
 
 export interface OperationRequest {
   readonly isas: readonly string[]
@@ -31,12 +32,16 @@ const SAMPLES_PER_ROUND = 3
 /** @throws {GorgonError} ERR_INTERNAL when instruction sets differ: nothing is timed then. */
 export async function timeCase(c: OperationCase, request: OperationRequest): Promise<OperationTime[]> {
   const { threads, rounds, sampleMs, slowestMs } = request
-  const { bytesPerSecond } = readBandwidth(c.bytes * c.copies, threads)
   const floors = new Map(
-    request.isas.map((isa) => [isa, floorOf(c, { bytesPerSecond, flopsPerSecond: multiplyAddPeak({ isa, threads }) })]),
+    request.isas.map((isa) => {
+      const bytesPerSecond = bandwidthOf(isa, c.bytes * c.copies, threads)
+      return [isa, floorOf(c, { bytesPerSecond, flopsPerSecond: multiplyAddPeak({ isa, threads }) })]
+    }),
   )
   const timed = request.isas.filter((isa) => floors.get(isa)!.seconds * 1e3 <= slowestMs)
-  checkCase(c, timed, threads)
+  // A GPU alone is compared with the CPU's best.
+  const reference = timed.length > 0 && timed.every(isDeviceIsa) ? usableIsas().slice(-1) : []
+  checkCase(c, [...reference, ...timed], threads)
 
   const { args } = c.prepare()
   const sample = (isa: string): number[] =>
@@ -50,7 +55,14 @@ export async function timeCase(c: OperationCase, request: OperationRequest): Pro
   })
 }
 
-/** Every instruction set's results against the first one's. */
+/** Numbers are close, ids mostly the same; the bytes of a cache have each backend's own layout. */
+function isNearly(result: ArrayBufferView, reference: ArrayBufferView): boolean {
+  if (result instanceof Float32Array && reference instanceof Float32Array) return isClose(result, reference)
+  if (result instanceof Int32Array && reference instanceof Int32Array) return areMostlyEqual(result, reference)
+  return true
+}
+
+/** Every instruction set's results against the first one's; the first is one of the CPU's where there is one. */
 export function checkCase(c: OperationCase, isas: readonly string[], threads: number): void {
   const runs = isas.map((isa) => {
     const { args, results } = c.prepare()
@@ -59,6 +71,11 @@ export function checkCase(c: OperationCase, isas: readonly string[], threads: nu
   })
   const [reference, ...others] = runs
   for (const { isa, results, returned } of others) {
+    if (isDeviceIsa(isa)) {
+      const isNear = results.every((result, i) => isNearly(result, reference!.results[i]!))
+      if (!isNear) throw wrongResult(`${c.operation} ${c.name}: ${isa} is far from ${reference!.isa}`)
+      continue
+    }
     const differs =
       returned !== reference!.returned ||
       results.some((result, i) => firstDifference(result, reference!.results[i]!) >= 0)

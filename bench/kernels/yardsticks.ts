@@ -2,7 +2,8 @@
 
 import { coldBytesOf, lastLevelCacheBytes } from '../support/processor.js'
 import { RandomWeights } from '../support/random-weights.js'
-import { runOperation, timeOperation, usableIsas } from './native-ops.js'
+import { medianOf } from '../support/statistics.js'
+import { isDeviceIsa, runOperation, timeOperation, usableIsas } from './native-ops.js'
 
 export interface Where {
   readonly isa: string
@@ -36,6 +37,13 @@ const STEPS = 50_000
 const SMALL_BYTES = 1 << 20
 /** Values that fill a buffer, over and over. */
 const PATTERN = 1 << 20
+/** Read from a device's memory: many times its second-level cache, and long enough for a launch not to count. */
+const DEVICE_BYTES = 2 ** 31
+/**
+ * Of an H200's matrix units, in bf16: what a large product of random numbers reaches with the vendor's library (bench/peers/transformers measures
+ * it); by its datasheet it is 989e12.
+ */
+const DEVICE_FLOPS_PER_SECOND = 790e12
 
 let pattern: Float32Array | undefined
 const bandwidths = new Map<string, Bandwidth>()
@@ -68,8 +76,27 @@ export function readBandwidth(wanted: number, threads: number): Bandwidth {
   return best
 }
 
+/** Bytes per second of one pass over a device's memory: the median, since nothing else runs there. */
+export function deviceBandwidth(isa: string): number {
+  const known = bandwidths.get(isa)
+  if (known) return known.bytesPerSecond
+  pattern ??= new RandomWeights(1, 1).values(PATTERN)
+  const lines = DEVICE_BYTES / LINE_BYTES
+  const args = { values: pattern, lines, streams: 1, prefetchLines: 0 }
+  const ns = medianOf(timeOperation('streamRead', { isa, threads: 1 }, args, SAMPLING))
+  const bytesPerSecond = DEVICE_BYTES / (ns * 1e-9)
+  bandwidths.set(isa, { bytes: DEVICE_BYTES, bytesPerSecond, threads: 1, streams: 1, prefetchLines: 0 })
+  return bytesPerSecond
+}
+
+/** What an instruction set has to feed it: the device's memory, or the CPU's at its best. */
+export function bandwidthOf(isa: string, bytes: number, threads: number): number {
+  return isDeviceIsa(isa) ? deviceBandwidth(isa) : readBandwidth(bytes, threads).bytesPerSecond
+}
+
 /** Floating-point operations per second of multiply-adds that never leave the registers: the fastest sample. */
 export function multiplyAddPeak({ isa, threads }: Where): number {
+  if (isDeviceIsa(isa)) return DEVICE_FLOPS_PER_SECOND
   const key = `${isa} ${threads}`
   const known = peaks.get(key)
   if (known !== undefined) return known

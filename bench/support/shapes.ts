@@ -1,4 +1,4 @@
-// Shapes of models that benchmarks measure: the demo's own, and two of a size that memory decides about.
+// Shapes of models that benchmarks measure: the demo's own, and three of a size that memory decides about.
 
 import { GorgonError } from '../../src/index.js'
 
@@ -36,6 +36,17 @@ export const SHAPES = {
     kvHeads: 8,
     headDim: 128,
     vocab: 32000,
+    tied: false,
+  },
+  /** Source: NousResearch/Meta-Llama-3-8B, config.json */
+  'llama-3-8b': {
+    hidden: 4096,
+    ffn: 14336,
+    layers: 32,
+    queryHeads: 32,
+    kvHeads: 8,
+    headDim: 128,
+    vocab: 128256,
     tied: false,
   },
 } as const satisfies Record<string, ModelShape>
