@@ -1,0 +1,205 @@
+// A model on a device and sessions of it, timed call by call: random weights of any shape, or those of a folder.
+import { performance } from 'node:perf_hooks'
+import { randomTokens } from '../../src/bench/prompts.js'
+import { accept } from '../../src/decode/accept.js'
+import { RANK_COUNT } from '../../src/decode/choices.js'
+import { draft } from '../../src/decode/draft.js'
+import { GREEDY_SAMPLING } from '../../src/decode/sampling.js'
+import type { Tree } from '../../src/decode/tree.js'
+import type {
+  CompressionReport,
+  CompressionSpec,
+  Drafts,
+  ModelSpec,
+  PrefillStep,
+  WeightForm,
+} from '../../src/native.js'
+import { type ModelInfo, native } from '../../src/native.js'
+import { headsOf, modelSpecOf, readModelFolder } from '../../src/weights/load.js'
+import { type ModelShape, productsOf } from '../support/shapes.js'
+
+export interface DeviceModelOptions {
+  readonly backend: string
+  readonly isa: string
+  readonly weights: WeightForm
+  /** Read instead of making weights up. */
+  readonly model?: string | undefined
+  /** Of the made-up weights. */
+  readonly shape: ModelShape
+  readonly medusaHeads: number
+}
+
+/** Milliseconds of a step, and of its two calls; drafting and accepting, in JavaScript, are in neither and in the sum. */
+export interface StepTime {
+  readonly ms: number
+  readonly verifyMs: number
+  readonly commitMs: number
+}
+
+export interface StepOptions {
+  /** Whether the Medusa heads draft for the next step. */
+  readonly drafts: boolean
+  /** i32: nodes to commit, root first; the root alone when left out, so that steps of every tree grow the cache alike. */
+  readonly path?: Int32Array
+}
+
+export interface Prompt {
+  readonly ms: number
+  readonly compression: CompressionReport | null
+  /** Of the model's memory while it ran. */
+  readonly peakBytes: number
+}
+
+/** Of models on a device; bytes. */
+interface DeviceInfo extends ModelInfo {
+  readonly memoryUsed?: number
+  readonly peakMemory?: number
+}
+
+export interface DeviceModel {
+  readonly info: ModelInfo
+  readonly shape: ModelShape
+  readonly medusaHeads: number
+  /** Read by one pass over some nodes with `rows` rows in the cache: every product's weight, and the cache. */
+  stepBytes(rows: number): number
+  /** Read by the Medusa heads of a step: their blocks, and the shared output projection once more. */
+  draftBytes(): number
+  session(): DeviceSession
+  close(): Promise<void>
+}
+
+export interface DeviceSession {
+  /** A cache as after a prompt of so many tokens, of arbitrary numbers. */
+  assume(tokens: number): Promise<void>
+  prefill(tokens: Int32Array, compression: CompressionSpec | null): Promise<Prompt>
+  step(tree: Tree, options: StepOptions): Promise<StepTime>
+  /** In the cache. */
+  rows(): number
+  close(): Promise<void>
+}
+
+/** More than any benchmark here reaches. */
+const POSITIONS = 2 ** 20
+const ROPE_THETA = 1e6
+const SEED = 1
+
+/** What `openModel` takes for random weights of a shape; made on the device, so that no file of gigabytes has to be read. */
+export function syntheticSpec({ shape, medusaHeads, ...options }: DeviceModelOptions): ModelSpec {
+  const { backend, isa, weights } = options
+  const { hidden, ffn, layers, queryHeads, kvHeads, headDim, vocab, tied } = shape
+  const inverseFrequencies = Float32Array.from({ length: headDim / 2 }, (_, i) => ROPE_THETA ** ((-2 * i) / headDim))
+  return {
+    backend,
+    isa,
+    threads: 0,
+    device: 0,
+    memoryBudget: 0,
+    dtype: 'bf16',
+    weights,
+    files: [],
+    tensors: {},
+    synthetic: { seed: SEED, tied },
+    shape: {
+      ...{ layers, hidden, ffn, vocab, queryHeads, kvHeads, headDim, inverseFrequencies },
+      rmsEps: 1e-5,
+      maxPositions: POSITIONS,
+      ropeScale: 1,
+      slidingWindows: new Int32Array(layers),
+    },
+    heads: medusaHeads === 0 ? null : { medusaHeads, blocks: 1, files: [], tensors: {}, shared: true, tokenMap: null },
+    progress: new Int32Array(new SharedArrayBuffer(8)),
+  } as ModelSpec
+}
+
+/** Bytes of a product's weight as it is streamed; int8 has a scale for each column. */
+function weightBytes(columns: number, depth: number, weights: WeightForm): number {
+  return weights === 'int8' ? columns * depth + 4 * columns : 2 * columns * depth
+}
+
+/** What a pass over a model streams besides the cache. */
+export function streamedBytes(shape: ModelShape, weights: WeightForm): number {
+  return productsOf(shape).reduce((sum, p) => sum + p.count * weightBytes(p.columns, p.depth, weights), 0)
+}
+
+/** What heads of one block each stream, with a shared output projection. */
+export function sharedHeadsBytes({ hidden, vocab }: ModelShape, medusaHeads: number, weights: WeightForm): number {
+  return medusaHeads === 0
+    ? 0
+    : weightBytes(medusaHeads * hidden, hidden, weights) + weightBytes(vocab, hidden, weights)
+}
+
+/** Opens it; the caller closes it after its sessions. */
+export async function openDeviceModel(options: DeviceModelOptions): Promise<DeviceModel> {
+  const addon = native()
+  const spec = options.model === undefined ? syntheticSpec(options) : await folderSpec(options.model, options)
+  const model = await addon.openModel(spec)
+  const info = addon.modelInfo(model)
+  const shape: ModelShape = { ...spec.shape, tied: options.shape.tied }
+  const medusaHeads = spec.heads?.medusaHeads ?? 0
+  const memory = (): { used: number; peak: number } => {
+    const { memoryUsed = 0, peakMemory = 0 } = addon.modelInfo(model) as DeviceInfo
+    return { used: memoryUsed, peak: peakMemory }
+  }
+  return {
+    info,
+    shape,
+    medusaHeads,
+    stepBytes: (rows) => streamedBytes(shape, info.weights) + rows * info.kvBytesPerToken,
+    draftBytes: () => sharedHeadsBytes(shape, medusaHeads, info.weights),
+    session() {
+      const session = addon.openSession(model)
+      const topK = Math.min(RANK_COUNT, shape.vocab)
+      let drafts: Drafts = { root: 0, tokens: new Int32Array(0), logprobs: null }
+      const tokensOf = (tree: Tree): Int32Array => {
+        if (drafts.tokens.length >= tree.depth * topK) return draft(tree, drafts, topK)
+        // Any tokens cost the same.
+        return randomTokens(tree.nodeCount, shape.vocab).fill(drafts.root, 0, 1)
+      }
+      return {
+        assume: (tokens) => addon.assumePrefill({ session, tokens }),
+        async prefill(tokens, compression) {
+          const before = memory()
+          let most = before.used
+          const start = performance.now()
+          const heads = medusaHeads === 0 ? { medusaHeads, topK: 0 } : { medusaHeads, topK }
+          addon.beginPrefill({ session, tokens, sampling: GREEDY_SAMPLING, compression, ...heads })
+          let step: PrefillStep | undefined
+          do {
+            ;[step] = await addon.prefill([session])
+            most = Math.max(most, memory().used)
+          } while (step!.result === null)
+          const ms = performance.now() - start
+          drafts = step!.result.drafts
+          const { peak } = memory()
+          // The model's peak is of all its life: it tells of this prompt only where it rose.
+          return { ms, compression: step!.result.compression, peakBytes: peak > before.peak ? peak : most }
+        },
+        async step(tree, { drafts: isDrafting, path = Int32Array.of(0) }) {
+          const heads = isDrafting && medusaHeads > 0 ? { medusaHeads, topK } : { medusaHeads: 0, topK: 0 }
+          const start = performance.now()
+          const tokens = tokensOf(tree)
+          const beforeVerify = performance.now()
+          const [posterior] = await addon.verify([{ session, tokens, parents: tree.parents, typical: false }])
+          const afterVerify = performance.now()
+          // Its answer is not used: with random weights hardly any draft is right.
+          accept(tree, tokens, posterior!, { rule: 'exact' })
+          const beforeCommit = performance.now()
+          const [next] = await addon.commit([{ session, path, ...heads }])
+          const end = performance.now()
+          drafts = heads.medusaHeads > 0 ? next! : { ...drafts, root: next!.root }
+          return { ms: end - start, verifyMs: afterVerify - beforeVerify, commitMs: end - beforeCommit }
+        },
+        rows: () => addon.sessionInfo(session).rows,
+        close: () => addon.close(session),
+      }
+    },
+    close: () => addon.close(model),
+  }
+}
+
+async function folderSpec(dir: string, { backend, isa, weights, medusaHeads }: DeviceModelOptions): Promise<ModelSpec> {
+  const folder = await readModelFolder(dir)
+  const heads = medusaHeads === 0 ? null : await headsOf(folder, undefined)
+  const progress = new Int32Array(new SharedArrayBuffer(8))
+  return modelSpecOf(folder, heads, { backend, isa, threads: 0, dtype: 'auto', weights, progress })
+}
