@@ -9,7 +9,7 @@
 //   npm run bench -- device/step --shapes mistral-7b --weights full --rows 2048 --nodes 1,64
 //
 // Sessions on the native boundary, greedy. Weights are random numbers and so are the rows of the cache: a step costs the same. Steps of all trees
-// and caches take turns, each committing its root alone. A step without drafting is verify and commit; with drafting the Medusa heads run too.
+// over one cache take turns, each committing its root alone. A step without drafting is verify and commit; with drafting the Medusa heads run too.
 import { Option } from 'commander'
 import { NODE_LIMIT, parseTree } from '../../src/decode/index.js'
 import { GorgonError } from '../../src/index.js'
@@ -29,7 +29,7 @@ import { type MachineRecord, machineRecord } from '../support/machine.js'
 import { writeResult } from '../support/results.js'
 import { SHAPE_NAMES, SHAPES, type ShapeName } from '../support/shapes.js'
 import { pairedRatiosOf, type Summary, summaryOf } from '../support/statistics.js'
-import { type DeviceModel, type DeviceSession, openDeviceModel, type StepTime } from './device-model.js'
+import { type DeviceModel, openDeviceModel, type StepTime } from './device-model.js'
 import { stepTables } from './step.report.js'
 
 export interface DeviceStepOptions {
@@ -78,53 +78,53 @@ interface Arm {
 
 const nameOf = ({ rows, nodes, drafts }: Arm): string => `${rows} ${nodes} ${drafts}`
 
+/** Steps over one cache, in turns. */
+async function measureRows(model: DeviceModel, arms: readonly Arm[], rounds: number): Promise<Map<string, StepTime[]>> {
+  const session = model.session()
+  try {
+    await session.assume(Math.max(1, arms[0]!.rows - Math.round((arms.length * (rounds + WARMUP)) / 2)))
+    const steps = arms.map((arm) => {
+      const tree = parseTree(arm.nodes, NODE_LIMIT - 1)
+      return [nameOf(arm), () => session.step(tree, { drafts: arm.drafts })] as const
+    })
+    return new Map(Object.entries(await interleave(Object.fromEntries(steps), { rounds, warmup: WARMUP })))
+  } finally {
+    await session.close()
+  }
+}
+
 async function measureModel(
   model: DeviceModel,
   shape: ShapeName,
   { rows, nodes, draftRows, rounds }: DeviceStepOptions,
 ): Promise<DeviceStepMeasurement[]> {
-  const arms: Arm[] = rows.flatMap((count) => nodes.map((node) => ({ rows: count, nodes: node, drafts: false })))
-  if (model.medusaHeads > 0) arms.push(...nodes.map((node) => ({ rows: draftRows, nodes: node, drafts: true })))
-  const sessions = new Map<number, DeviceSession>()
-  try {
-    for (const count of new Set(arms.map((arm) => arm.rows))) {
-      const grown = arms.filter((arm) => arm.rows === count).length * (rounds + WARMUP)
-      const session = model.session()
-      sessions.set(count, session)
-      await session.assume(Math.max(1, count - Math.round(grown / 2)))
-    }
-    const steps = arms.map((arm) => {
-      const tree = parseTree(arm.nodes, NODE_LIMIT - 1)
-      return [nameOf(arm), () => sessions.get(arm.rows)!.step(tree, { drafts: arm.drafts })] as const
-    })
-    const samples: Record<string, StepTime[]> = await interleave(Object.fromEntries(steps), { rounds, warmup: WARMUP })
-    return arms.map((arm) => {
-      const own = samples[nameOf(arm)]!
-      const plain = samples[nameOf({ ...arm, nodes: 1, drafts: false })]!
-      const bytes = model.stepBytes(arm.rows) + (arm.drafts ? model.draftBytes() : 0)
+  const measurements: DeviceStepMeasurement[] = []
+  for (const count of rows) {
+    const isDrafting = count === draftRows && model.medusaHeads > 0
+    const arms = (isDrafting ? [false, true] : [false]).flatMap((drafts) =>
+      nodes.map((node): Arm => ({ rows: count, nodes: node, drafts })),
+    )
+    const samples = await measureRows(model, arms, rounds)
+    const msOf = (arm: Arm): number[] => samples.get(nameOf(arm))!.map(({ ms }) => ms)
+    for (const arm of arms) {
+      const bytes = model.stepBytes(count) + (arm.drafts ? model.draftBytes() : 0)
       const bytesPerSecond = bandwidthOf(model.info.isa, bytes, model.info.threads)
-      const part = (name: keyof StepTime): Summary => summaryOf(own.map((time) => time[name]))
-      return {
+      const part = (name: keyof StepTime): Summary => summaryOf(samples.get(nameOf(arm))!.map((time) => time[name]))
+      measurements.push({
         shape,
         weights: model.info.weights,
         ...arm,
         ms: part('ms'),
         verifyMs: part('verifyMs'),
         commitMs: part('commitMs'),
-        ratio: summaryOf(
-          pairedRatiosOf(
-            own.map(({ ms }) => ms),
-            plain.map(({ ms }) => ms),
-          ),
-        ),
+        ratio: summaryOf(pairedRatiosOf(msOf(arm), msOf({ ...arm, nodes: 1, drafts: false }))),
         bytes,
         bytesPerSecond,
         floorMs: (1e3 * bytes) / bytesPerSecond,
-      }
-    })
-  } finally {
-    for (const session of sessions.values()) await session.close()
+      })
+    }
   }
+  return measurements
 }
 
 type Given = DeviceStepOptions & { readonly out: string }

@@ -30,8 +30,9 @@ export function timeOperation(
 /** Copies of a weight or a cache that the addon takes. */
 export const MOST_COPIES = 1024
 
-/** A weight laid out once for all instruction sets, as often as `copies` says. */
+/** A weight laid out once for all instruction sets of the CPU (`auto`), or for one of a GPU, as often as `copies` says. */
 export function packWeight(args: {
+  readonly isa: string
   readonly w: Float32Array
   readonly dtype: string
   readonly columns: number

@@ -1,5 +1,6 @@
 // One packed product, timed for several numbers of rows on several instruction sets, after its results were compared.
 
+import { NODE_LIMIT } from '../../src/decode/choices.js'
 import { wrongResult } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { RandomWeights } from '../support/random-weights.js'
@@ -69,13 +70,31 @@ export async function timeLinear(request: LinearRequest): Promise<LinearTime[]> 
   const xStride = Math.ceil(depth / 32) * 32
   const w = new RandomWeights(1, 1 / Math.sqrt(depth)).values(columns * depth)
   const x = activations(Math.max(...request.rows), depth, xStride)
-  const packed = packWeight({ w, dtype, columns, depth, copies })
+  const packed = new Map<string, unknown>()
+  // The CPU's instruction sets share one layout, each of a GPU has its own.
+  const layoutOf = (isa: string): string => (isDeviceIsa(isa) ? isa : 'auto')
+  for (const isa of new Set(request.isas.map(layoutOf))) {
+    packed.set(isa, packWeight({ isa, w, dtype, columns, depth, copies }))
+  }
   const bytes = weightBytes(request)
 
   const times: LinearTime[] = []
   for (const rows of request.rows) {
     const out = new Float32Array(rows * columns)
-    const args = { x, xStride, rows, depth, w: packed, dtype, columns, bias: null, out, outStride: columns, add: false }
+    const plain = {
+      x,
+      xStride,
+      rows,
+      depth,
+      dtype,
+      columns,
+      bias: null,
+      out,
+      outStride: columns,
+      add: false,
+      prompt: rows > NODE_LIMIT,
+    }
+    const argsOf = (isa: string) => ({ ...plain, w: packed.get(layoutOf(isa)) })
     const flops = 2 * rows * columns * depth
     const floors = new Map(
       request.isas.map((isa) => {
@@ -90,11 +109,11 @@ export async function timeLinear(request: LinearRequest): Promise<LinearTime[]> 
     const expected = portableColumns(request, { w, x, xStride, rows: Math.min(rows, MOST_CHECKED_ROWS) })
     for (const isa of timed) {
       out.fill(Number.NaN)
-      runOperation('linear', isa, threads, args)
+      runOperation('linear', isa, threads, argsOf(isa))
       checkColumns(out, expected, { rows, columns, isa, what: `linear ${dtype} M=${rows} K=${depth} N=${columns}` })
     }
     const sample = (isa: string): number =>
-      timeOperation('linear', { isa, threads }, args, { sampleMs, samples: 1 })[0]!
+      timeOperation('linear', { isa, threads }, argsOf(isa), { sampleMs, samples: 1 })[0]!
     const samples = await interleave(Object.fromEntries(timed.map((isa) => [isa, () => sample(isa)])), {
       rounds,
       warmup: 1,
