@@ -75,7 +75,7 @@ export function attentionInputs(random: Random, options: AttentionOptions): Atte
 }
 
 /** Whether queries, weights and results are of the cache's dtype: on the CPU f16 caches meet f32. */
-const isRounded = (dtype: Dtype): boolean => dtype === 'bf16' || (dtype === 'f16' && !isCpu)
+export const isRounded = (dtype: Dtype): boolean => dtype === 'bf16' || (dtype === 'f16' && !isCpu)
 
 /** The cache of a case. Its memory goes on behind the last row: there lies what no operation may read. */
 export function cacheOf({ k, v, positions }: AttentionInputs, poison = POISON): CacheArgs {

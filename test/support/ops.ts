@@ -51,6 +51,22 @@ export interface TreeItemArgs {
   readonly out: Float32Array
 }
 
+/** A session's nodes, and its cache in the layout of kernels/ops/kv_layout.h. */
+export interface AppendItemArgs {
+  readonly nodes: number
+  readonly rows: number
+  readonly position: number
+  readonly depths: Int32Array
+  /** i32 [N, pathStride]. */
+  readonly paths: Int32Array
+  readonly pathStride: number
+  readonly capacity: number
+  readonly cacheK: Uint8Array
+  readonly cacheV: Uint8Array
+  /** i32 [Hkv, capacity]. */
+  readonly positions: Int32Array | null
+}
+
 /** [Hkv] caches as bytes in the layout of kernels/ops/kv_layout.h. */
 interface RawCacheArgs {
   readonly kvHeads: number
@@ -160,6 +176,51 @@ interface OperationArgs {
     add: boolean
     /** Default false. */
     prompt?: boolean
+  }
+  gatedLinear: {
+    x: Float32Array
+    xStride: number
+    rows: number
+    depth: number
+    /** f32 [2F, depth], gate's rows before up's, packed as `dtype`. */
+    w: Float32Array
+    dtype: PackedDtype
+    ffn: number
+    /** f32 [2F]. */
+    bias: Float32Array | null
+    out: Float32Array
+    outStride: number
+    prompt: boolean
+  }
+  ropeAngles: {
+    inverseFrequencies: Float32Array
+    half: number
+    scale: number
+    first: number
+    count: number
+    /** f32 [first + count, half]. */
+    cos: Float32Array
+    sin: Float32Array
+  }
+  ropeAppend: {
+    dtype: WeightDtype
+    queryHeads: number
+    kvHeads: number
+    headDim: number
+    /** f32 [T, (Hq + 2 Hkv) D]. */
+    qkv: Float32Array
+    qkvStride: number
+    items: readonly AppendItemArgs[]
+    /** f32 [D]. */
+    qNorm: Float32Array | null
+    kNorm: Float32Array | null
+    eps: number
+    tableRows: number
+    /** f32 [tableRows, D / 2]. */
+    cos: Float32Array
+    sin: Float32Array
+    /** f32 [T, Hq, D'], D' = D rounded up to 32. */
+    q: Float32Array
   }
   medusaHeads: {
     x: Float32Array
