@@ -1,14 +1,14 @@
 // rope_append on CUDA: one launch for queries, keys and values of all items of a pass.
 //
-//   block   8 neighbouring heads, at D = 128, of two neighbouring tokens
+//   block   8 neighbouring heads, at D = 128, of 2 neighbouring tokens; of more 4 heads of 4
 //
 //           | q 0 | q 1 | … | q Hq-1 | k 0 | … | v Hkv-1 |     of a row of qkv
-//             8 lanes each, 1 to 16 with D, a power of two; each with a neighbour for the other token
+//             8 lanes each, 1 to 16 with D, a power of two; each with neighbours for the other tokens
 //
 //   lane    8 neighbours of the head's first half and the same 8 of the second, which turn into each other: all in registers
 //
-// Two tokens, since K and V go to the rows of the caches as 16 bytes of a core each, and the same 16 of the next row complete a sector. The sum of
-// squares of a head goes over its lanes by the same tree whatever the pass holds.
+// Several tokens, since K and V go to the rows of the caches as 16 bytes of a core each, which the rows beside it complete to sectors. The
+// sum of squares of a head goes over its lanes by the same tree whatever the pass holds.
 #include "common/cuda_context.h"
 #include "common/packed.h"
 #include "common/values.cuh"
@@ -19,9 +19,11 @@ namespace gorgon {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kTokens = 2;
+constexpr int kFewTokens = 2;
+constexpr int kManyTokens = 4;
 
 /** The item that a token is of. All lanes of a head call it. */
+template <int kTokens>
 __device__ __forceinline__ int item_of(const PassItem* items, int item_count, int token, int lane, int lanes) {
   if (item_count == 1) return 0;
   int found = 0;
@@ -32,8 +34,8 @@ __device__ __forceinline__ int item_of(const PassItem* items, int item_count, in
   return found;
 }
 
-/** grid (pairs of tokens, parts of the heads); `lanes` of each head; `kAligned`: eight neighbours of each half can be loaded and stored at once. */
-template <class T, bool kAligned>
+/** grid (groups of tokens, parts of the heads); `lanes` of each head; `kAligned`: eight neighbours of each half can be loaded and stored at once. */
+template <class T, int kTokens, bool kAligned>
 __global__ void __launch_bounds__(kThreads) rope_append_heads_kernel(RopeAppendArgs args, int lanes) {
   let_next_start();
   const int lane = threadIdx.x / kTokens % lanes;
@@ -59,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) rope_append_heads_kernel(RopeAppendA
   const float* x = args.qkv + token * args.qkv_stride + head * dim;
   load(x, low);
   load(x + half, high);
-  const PassItem* item = args.items + item_of(args.items, static_cast<int>(args.item_count), token, lane, lanes);
+  const PassItem* item = args.items + item_of<kTokens>(args.items, static_cast<int>(args.item_count), token, lane, lanes);
 
   if (args.q_norm != nullptr || args.k_norm != nullptr) {
     float squares = 0.0f;
@@ -137,11 +139,16 @@ Status rope_append_cuda(const RopeAppendArgs& args, CudaContext& context) {
   while (lanes * kEight < half) lanes *= 2;
   const bool aligned = half % kEight == 0 && args.qkv_stride % 4 == 0 && args.q_stride % kEight == 0 && on_16_bytes(args.qkv) && on_16_bytes(args.q) &&
                        on_16_bytes(args.cos) && on_16_bytes(args.sin) && on_16_bytes(args.q_norm) && on_16_bytes(args.k_norm);
-  const int64_t parts = divide_up(args.query_heads + 2 * args.kv_heads, kThreads / kTokens / lanes);
+  // All lanes of a head, with their neighbours', are of one warp.
+  const int tokens = aligned && args.tokens > kFewTokens && lanes * kManyTokens <= kWarp ? kManyTokens : kFewTokens;
+  const int64_t parts = divide_up(args.query_heads + 2 * args.kv_heads, kThreads / tokens / lanes);
   return with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
-    return launch(context, "rope_append", aligned ? rope_append_heads_kernel<T, true> : rope_append_heads_kernel<T, false>,
-                  dim3(static_cast<unsigned>(divide_up(args.tokens, kTokens)), static_cast<unsigned>(parts)), dim3(kThreads), 0, args, lanes);
+    const auto kernel = !aligned                ? rope_append_heads_kernel<T, kFewTokens, false>
+                        : tokens == kFewTokens ? rope_append_heads_kernel<T, kFewTokens, true>
+                                               : rope_append_heads_kernel<T, kManyTokens, true>;
+    return launch(context, "rope_append", kernel, dim3(static_cast<unsigned>(divide_up(args.tokens, tokens)), static_cast<unsigned>(parts)), dim3(kThreads), 0,
+                  args, lanes);
   });
 }
 

@@ -1,7 +1,7 @@
-// silu_mul on CUDA: a block owns two neighbouring rows of 1024 columns, so that what it writes of a core are whole sectors of 32 bytes; a thread
-// has eight neighbours of a row, the next thread those of the other row.
+// silu_mul on CUDA: a thread has eight neighbours of a row, which are 16 bytes of a core; its neighbours have those of the next rows, so that what is
+// written of a core are whole lines, of 8 rows, or whole sectors, of 2 where there are no more.
 //
-//   grid  [pair of rows][part of the width]
+//   grid  [group of rows][part of the width]
 //
 // The exponential is CUDA's expf (2 units in the last place), the division is rounded correctly.
 #include "common/cuda_context.h"
@@ -14,16 +14,14 @@ namespace gorgon {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kRows = 2;
-constexpr int64_t kPartColumns = kThreads / kRows * kEight;
 
 /** `kAligned`: eight neighbours can be loaded at once, everywhere. */
-template <class T, bool kAligned>
+template <class T, int kRows, bool kAligned>
 __global__ void __launch_bounds__(kThreads) silu_mul_cores_kernel(const float* x, int64_t x_stride, int64_t rows, int64_t width, T* out) {
   let_next_start();
   wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.x % kRows;
-  const int64_t column = blockIdx.y * kPartColumns + threadIdx.x / kRows * kEight;
+  const int64_t column = (static_cast<int64_t>(blockIdx.y) * (kThreads / kRows) + threadIdx.x / kRows) * kEight;
   if (row >= rows || column >= width) return;
   const float* from = x + row * x_stride + column;
   float gate[kEight], up[kEight];
@@ -48,11 +46,12 @@ __global__ void __launch_bounds__(kThreads) silu_mul_cores_kernel(const float* x
 
 Status silu_mul_cuda(const SiluMulArgs& args, CudaContext& context) {
   const bool aligned = args.width % kEight == 0 && on_16_bytes(args.x) && args.x_stride % 4 == 0;
-  const dim3 grid(static_cast<unsigned>(divide_up(args.rows, kRows)), static_cast<unsigned>(divide_up(args.width, kPartColumns)));
+  const int64_t rows = aligned && args.rows > 2 ? kCore : 2;
+  const dim3 grid(static_cast<unsigned>(divide_up(args.rows, rows)), static_cast<unsigned>(divide_up(args.width, kThreads / rows * kEight)));
   return with_dtype(args.dtype, [&](auto type) {
     using T = decltype(type);
-    return launch(context, "silu_mul", aligned ? silu_mul_cores_kernel<T, true> : silu_mul_cores_kernel<T, false>, grid, dim3(kThreads), 0, args.x,
-                  args.x_stride, args.rows, args.width, static_cast<T*>(args.out));
+    const auto kernel = !aligned ? silu_mul_cores_kernel<T, 2, false> : rows == 2 ? silu_mul_cores_kernel<T, 2, true> : silu_mul_cores_kernel<T, kCore, true>;
+    return launch(context, "silu_mul", kernel, grid, dim3(kThreads), 0, args.x, args.x_stride, args.rows, args.width, static_cast<T*>(args.out));
   });
 }
 

@@ -1,11 +1,11 @@
 // top_k on CUDA: a block finds the k best ranks of up to 4096 columns of a row; further rounds of the same do so with the ranks of a row's blocks.
 //
-//   row   | 4096 columns | 4096 columns | … |      128 threads, 32 columns each in registers
+//   row   | 4096 columns | 4096 columns | … |      512 threads, 8 columns each in registers
 //               k ranks        k ranks             then a block per row: k ids
 //
-// Within a block: the k-th best of the threads' best ranks bounds the result from below, since k ranks are no worse. Only the k threads whose best
-// is no worse than it can have more of the result, so at most 32 k ranks, mostly little more than k, are compared each with each. Ranks are all
-// different: neither the blocks nor their order shows in the result.
+// Within a block: if every one of 16 warps has k / 16 ranks that are no worse than some rank, so has the block k. The best such rank bounds the
+// result from below; what is no worse is mostly little more than k ranks, which are compared each with each. Ranks are all different: neither the
+// blocks nor their order shows in the result. Where a row is made so that the bound is bad, that takes longer, and is right.
 #include <algorithm>
 #include <string>
 
@@ -18,21 +18,21 @@ namespace gorgon {
 
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kEach = 32;
+constexpr int kThreads = 512;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int kEach = 8;
 constexpr int kPieceEntries = kThreads * kEach;
-static_assert(kMaxTopK <= kThreads, "a block's threads have at least k best ranks");
 
 __device__ __forceinline__ uint64_t entry_rank(float score, int64_t column) { return rank_of(ordered_bits(score), static_cast<uint32_t>(column)); }
 __device__ __forceinline__ uint64_t entry_rank(uint64_t rank, int64_t) { return rank; }
 
 /**
- * The block's entries [begin, end) of a row, `kEach` a thread; 0, below every rank, past the end. Which of 128 neighbours a thread gets turns from
- * one 128 to the next: lists of ranks, whose best come first, would otherwise give all of their best to the same few threads.
+ * The block's entries [begin, end) of a row, `kEach` a thread; 0, below every rank, past the end. Which of 512 neighbours a thread gets
+ * turns from one 512 to the next: lists of ranks, whose best come first, would otherwise give all of their best to the same few warps.
  */
 template <class From>
 __device__ __forceinline__ void load_ranks(const From* row, int64_t begin, int64_t end, uint64_t (&ranks)[kEach]) {
-  constexpr int kTurn = 29;
+  constexpr int kTurn = 160;  // whole sectors
   const auto column_of = [&](int i) { return begin + i * kThreads + (threadIdx.x + i * kTurn) % kThreads; };
   From entries[kEach];
 #pragma unroll
@@ -53,13 +53,22 @@ __device__ __forceinline__ int ranks_above(const uint64_t* ranks, int count, uin
   return above;
 }
 
+/** The best of a warp's ranks. */
+__device__ __forceinline__ uint64_t warp_best(uint64_t rank) {
+#pragma unroll
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    const uint64_t other = __shfl_xor_sync(kAllLanes, rank, step);
+    rank = other > rank ? other : rank;
+  }
+  return rank;
+}
+
 /** A block's k best entries, best first: as ids if they are the row's, otherwise as ranks, with zeros where there are fewer. */
 template <class From>
 __global__ void __launch_bounds__(kThreads) top_k_pieces_kernel(const From* entries, int64_t stride, int64_t columns, int pieces, int k, uint64_t* best,
                                                                int32_t* ids) {
-  __shared__ alignas(16) uint64_t firsts[kThreads];
-  __shared__ alignas(16) uint64_t chosen[kMaxTopK * kEach];
-  __shared__ uint64_t bound;
+  __shared__ uint64_t bounds[kWarps];
+  __shared__ alignas(16) uint64_t chosen[kPieceEntries];
   __shared__ int chosen_count;
   let_next_start();
   const int thread = threadIdx.x;
@@ -72,22 +81,26 @@ __global__ void __launch_bounds__(kThreads) top_k_pieces_kernel(const From* entr
   uint64_t first = 0;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) first = ranks[i] > first ? ranks[i] : first;
-  firsts[thread] = first;
-  __syncthreads();  // every thread's best is there
-  // Threads without entries are all at 0: none of them may be alone in having k - 1 above it.
-  const int above = ranks_above(firsts, kThreads, first);
-  if (above == k - 1 && first != 0) bound = first;
-  const int entry_threads = __syncthreads_count(first != 0);
-  const uint64_t least = entry_threads < k ? 1 : bound;
-  if (first >= least) {
+
+  uint64_t bound = warp_best(first), left = first;
+  for (int found = kWarps; found < k; found += kWarps) {
+    if (left == bound) left = 0;
+    bound = warp_best(left);
+  }
+  if (thread % kWarp == 0) bounds[thread / kWarp] = bound;
+  __syncthreads();  // the warps' bounds are there, and the count is 0
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) bound = bounds[warp] < bound ? bounds[warp] : bound;
+  if (bound == 0) bound = 1;  // a warp has fewer entries: whatever is an entry
+  if (first >= bound) {
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      if (ranks[i] >= least) chosen[atomicAdd(&chosen_count, 1)] = ranks[i];
+      if (ranks[i] >= bound) chosen[atomicAdd(&chosen_count, 1)] = ranks[i];
     }
   }
   __syncthreads();  // the chosen are all there
   const int count = chosen_count;
-  if (count % 2 == 1 && thread == 0) chosen[count] = 0;  // read in pairs; an odd count leaves room
+  if (count % 2 == 1 && thread == 0) chosen[count] = 0;  // read in pairs
   __syncthreads();
   uint64_t* to = best + (row * pieces + piece) * k;
   for (int i = thread; i < count; i += kThreads) {
