@@ -36,6 +36,8 @@ export interface DeviceStepOptions {
   readonly shapes: readonly ShapeName[]
   readonly weights: readonly WeightForm[]
   readonly rows: readonly number[]
+  /** The same with int8 weights: a longer cache adds the same as with full ones. */
+  readonly int8Rows: readonly number[]
   readonly nodes: readonly number[]
   /** In the cache while drafting is measured. */
   readonly draftRows: number
@@ -96,10 +98,10 @@ async function measureRows(model: DeviceModel, arms: readonly Arm[], rounds: num
 async function measureModel(
   model: DeviceModel,
   shape: ShapeName,
-  { rows, nodes, draftRows, rounds }: DeviceStepOptions,
+  { rows, int8Rows, nodes, draftRows, rounds }: DeviceStepOptions,
 ): Promise<DeviceStepMeasurement[]> {
   const measurements: DeviceStepMeasurement[] = []
-  for (const count of rows) {
+  for (const count of model.info.weights === 'int8' ? int8Rows : rows) {
     const isDrafting = count === draftRows && model.medusaHeads > 0
     const arms = (isDrafting ? [false, true] : [false]).flatMap((drafts) =>
       nodes.map((node): Arm => ({ rows: count, nodes: node, drafts })),
@@ -132,8 +134,9 @@ type Given = DeviceStepOptions & { readonly out: string }
 async function main({ out, ...given }: Given): Promise<void> {
   // What a step is compared with is always measured, and where drafting is.
   const nodes = [...new Set([1, ...given.nodes])].sort((a, b) => a - b)
-  const rows = [...new Set([given.draftRows, ...given.rows])].sort((a, b) => a - b)
-  const options: DeviceStepOptions = { ...given, nodes, rows, rounds: given.quick ? 5 : given.rounds }
+  const sorted = (list: readonly number[]): number[] => [...new Set([given.draftRows, ...list])].sort((a, b) => a - b)
+  const lists = { nodes, rows: sorted(given.rows), int8Rows: sorted(given.int8Rows) }
+  const options: DeviceStepOptions = { ...given, ...lists, rounds: given.quick ? 5 : given.rounds }
   if (nodes.at(-1)! > NODE_LIMIT) {
     const message = `--nodes ${nodes.at(-1)}: a tree has at most ${NODE_LIMIT} nodes.`
     throw new GorgonError('ERR_OPTION', message, { nodes: nodes.at(-1) })
@@ -170,6 +173,7 @@ await runBench(
     .option('--shapes <names>', SHAPE_NAMES.join(', '), wordList(SHAPE_NAMES), ['mistral-7b', 'llama-3-8b'])
     .option('--weights <list>', 'full, int8', wordList<WeightForm>(['full', 'int8']), ['full', 'int8'])
     .option('--rows <list>', 'rows in the cache', numberList(), [1024, 2048, 4096, 16384, 131072])
+    .option('--int8-rows <list>', 'the same with int8 weights', numberList(), [2048])
     .option('--nodes <list>', 'nodes of the tree, root included', numberList(), [1, 8, 16, 32, 64])
     .option('--draft-rows <n>', 'rows in the cache while drafting is measured', wholeNumber(), 2048)
     .option('--medusa-heads <n>', 'Medusa heads, with a shared output projection', wholeNumber(0), 4)

@@ -40,6 +40,12 @@ function stepsTable(measurements: readonly DeviceStepMeasurement[]): string {
   return markdownTable([[...head, ...nodes.map((count) => `T = ${count}, µs`)], ...body])
 }
 
+/** Whose bandwidth the floors are of. */
+function floorNote(measurements: readonly DeviceStepMeasurement[]): string {
+  const rates = unique(measurements.map((m) => short(m.bytesPerSecond / 1e12)))
+  return `Floor: bytes over ${rates.join(' or ')} TB/s, at which a kernel that only reads goes through 2 GiB of the device's memory; in the same run. A copy, bytes read plus bytes written, is slower.\n`
+}
+
 /** What running the Medusa heads adds, and a whole speculative step beside the plain one. */
 function draftsTable(measurements: readonly DeviceStepMeasurement[]): string {
   const drafting = measurements.filter(({ drafts }) => drafts)
@@ -69,7 +75,7 @@ function draftsTable(measurements: readonly DeviceStepMeasurement[]): string {
 
 /** By the name of the marker each stands between. */
 export function stepTables(measurements: readonly DeviceStepMeasurement[]): Record<string, string> {
-  const steps = { 'device-step': stepsTable(measurements) }
+  const steps = { 'device-step': `${stepsTable(measurements)}\n${floorNote(measurements)}` }
   return measurements.some(({ drafts }) => drafts)
     ? { ...steps, 'device-step-drafts': draftsTable(measurements) }
     : steps

@@ -1,6 +1,7 @@
 // Tables of PyTorch and transformers beside this engine on the same GPU.
 import { z } from 'zod'
 import type { ThroughputMeasurement } from '../device/throughput.bench.js'
+import type { LinearMeasurement } from '../kernels/linear.bench.js'
 import { measurementsOf, type Rendered, sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { fixed, markdownTable, short } from '../support/table.js'
@@ -60,6 +61,9 @@ const WAYS = { eager: '', graph: ', CUDA graph', compiled: ', torch.compile' } a
 const wayOf = ({ attention, cache, way }: Of<'decode'>): string =>
   `transformers: ${attention}, ${cache} cache${WAYS[way]}`
 
+/** Products of more rows are bound by computing. */
+const MOST_FEW = 64
+
 const OURS = [
   ['gorgon: plain', 'full', false],
   ['gorgon: Medusa', 'full', true],
@@ -99,38 +103,49 @@ function decodeTable(measurements: readonly TransformersMeasurement[], ours: rea
   return `${table}\n${markdownTable([['prompt', 'transformers (SDPA), s', 'gorgon, s'], ...times])}`
 }
 
-/** What the vendor's libraries reach. */
-function librariesTable(measurements: readonly TransformersMeasurement[]): string {
+/** What the vendor's libraries reach, and our product beside it where kernels/linear ran on the same GPU. */
+function librariesTable(measurements: readonly TransformersMeasurement[], ours: readonly LinearMeasurement[]): string {
   const products = only(measurements, 'product')
   const rows = unique(products.map((m) => m.rows))
   const [copy] = only(measurements, 'copy')
-  const bandwidth = copy ? copy.bytes / (copy.ms * 1e-3) : Number.NaN
-  const cell = ({ rows: m, columns, depth, ms }: Of<'product'>): string => {
-    const flops = (2 * m * columns * depth) / (ms * 1e-3)
-    const bytes = (2 * columns * depth) / (ms * 1e-3)
-    return m > 64 ? `${fixed(flops / 1e12)} TFLOP/s` : `${fixed(1e3 * ms, 1)} µs (${fixed((100 * bytes) / bandwidth)}%)`
+  const copied = copy ? copy.bytes / (copy.ms * 1e-3) : Number.NaN
+  const bandwidth = ours[0]?.bytesPerSecond ?? copied
+  const cell = (m: number, columns: number, depth: number, seconds: number, bytes: number): string => {
+    const flops = (2 * m * columns * depth) / seconds
+    if (m > MOST_FEW) return `${fixed(flops / 1e12)} TFLOP/s`
+    return `${fixed(1e6 * seconds, 1)} µs (${fixed((100 * bytes) / seconds / bandwidth)}%)`
   }
-  const body = unique(products.map((m) => m.product)).map((name) => {
+  const body = unique(products.map((m) => m.product)).flatMap((name) => {
     const own = products.filter((m) => m.product === name)
+    const { columns, depth } = own[0]!
+    const title = `${name} ${columns} x ${depth}`
+    const theirs = rows.map((count) => {
+      const found = own.find((m) => m.rows === count)
+      return found ? cell(count, columns, depth, found.ms * 1e-3, 2 * columns * depth) : '–'
+    })
+    const mine = ours.filter((m) => m.columns === columns && m.depth === depth && m.cache === 'cold')
     return [
-      `${name} ${own[0]!.columns} x ${own[0]!.depth}`,
-      ...rows.map((count) => {
-        const found = own.find((m) => m.rows === count)
-        return found ? cell(found) : '–'
-      }),
+      [`${title}: cuBLAS, bf16`, ...theirs],
+      ...unique(mine.map(({ dtype }) => dtype)).map((dtype) => [
+        `${title}: gorgon, ${dtype}`,
+        ...rows.map((count) => {
+          const found = mine.find((m) => m.rows === count && m.dtype === dtype)
+          return found?.ns ? cell(count, columns, depth, found.ns.median * 1e-9, found.bytes) : '–'
+        }),
+      ]),
     ]
   })
   const attention = only(measurements, 'attention').map(
     ({ tokens, flops, ms }) => `${tokens} tokens ${fixed(flops / (ms * 1e-3) / 1e12)} TFLOP/s`,
   )
+  const whose = ours.length > 0 ? `${short(bandwidth / 1e12)} TB/s, what a kernel that only reads gets` : 'that'
   const remarks = [
-    `A copy moves ${short(bandwidth / 1e12)} TB/s, bytes read plus bytes written; shares are of it.`,
+    `A copying kernel moves ${short(copied / 1e12)} TB/s, bytes read plus bytes written; shares are of ${whose}.`,
     ...(attention.length > 0
       ? [`Causal attention (SDPA, 32 query and 8 KV heads of 128): ${attention.join(', ')}.`]
       : []),
   ]
-  const head = ['cuBLAS, bf16', ...rows.map((count) => `M = ${count}`)]
-  return `${markdownTable([head, ...body])}\n${remarks.join(' ')}\n`
+  return `${markdownTable([['product', ...rows.map((count) => `M = ${count}`)], ...body])}\n${remarks.join(' ')}\n`
 }
 
 function failuresOf(measurements: readonly TransformersMeasurement[]): string {
@@ -153,6 +168,12 @@ export function report(
       })
       .slice(0, 1)
       .flatMap(({ measurements }) => measurements as ThroughputMeasurement[])
+  const products = ({ machine }: BenchResult): LinearMeasurement[] =>
+    resultsOf('kernels/linear')
+      .filter((other) => other.machine.gpu !== null && other.machine.gpu.name === machine.gpu?.name)
+      .slice(0, 1)
+      .flatMap(({ measurements }) => measurements as LinearMeasurement[])
+      .filter(({ isa }) => isa === 'sm_90a')
   const versions = ({ options }: BenchResult): string => {
     const { torch, transformers } = options as TransformersResultOptions
     return `torch ${torch}, transformers ${transformers}.\n\n`
@@ -164,7 +185,7 @@ export function report(
         return `${versions(result)}${decodeTable(measurements, sameGpu(result))}${failuresOf(measurements)}`
       }),
       'peers-transformers-libraries': sections(results, (result) =>
-        librariesTable(measurementsOf(result, TransformersMeasurement)),
+        librariesTable(measurementsOf(result, TransformersMeasurement), products(result)),
       ),
     },
     plots: {},

@@ -198,18 +198,34 @@ describe('PyTorch', () => {
   })
 
   it('stands beside generation of the same shape on the same GPU', () => {
-    const tables = transformersReport([result], () => [throughput]).tables
+    const tables = transformersReport([result], (bench) => (bench === 'device/throughput' ? [throughput] : [])).tables
     const table = tables['peers-transformers']!
     expect(row(table, 'transformers: sdpa, static cache, CUDA graph')[1]).toBe('200.0 (5.00 ms)')
     expect(row(table, 'gorgon: Medusa + SnapKV')[1]).toBe('625.0 (1.60 ms)')
     expect(row(table, '4096')).toEqual(['4096', '0.120', '1.00'])
     expect(table).toContain('compiling: took longer than 90 s')
-    expect(row(tables['peers-transformers-libraries']!, 'o 4096 x 4096')[1]).toBe('10.0 µs (84%)')
+    expect(row(tables['peers-transformers-libraries']!, 'o 4096 x 4096: cuBLAS, bf16')[1]).toBe('10.0 µs (84%)')
+  })
+
+  it('has our products beside the library, of one bandwidth', () => {
+    const product = { columns: 4096, depth: 4096, dtype: 'bf16', cache: 'cold', isa: 'sm_90a', bytesPerSecond: 4.5e12 }
+    const linear = sampleResult({
+      bench: 'kernels/linear',
+      measurements: [{ ...product, rows: 1, ns: summaryOf([8e3]), bytes: 2 ** 25 }],
+      machine: { isa: 'sm_90a', gpu },
+    })
+    const { tables } = transformersReport([result], (bench) => (bench === 'kernels/linear' ? [linear] : []))
+    const table = tables['peers-transformers-libraries']!
+    expect(row(table, 'o 4096 x 4096: cuBLAS, bf16')[1]).toBe('10.0 µs (75%)')
+    expect(row(table, 'o 4096 x 4096: gorgon, bf16').slice(1)).toEqual(['8.0 µs (93%)', '–'])
+    expect(table).toContain('4.50 TB/s')
   })
 
   it('stands alone where nothing else was measured', () => {
     const other = { ...throughput, machine: { ...throughput.machine, gpu: { ...gpu, name: 'Other GPU' } } }
-    const table = transformersReport([result], () => [other]).tables['peers-transformers']!
+    const table = transformersReport([result], (bench) => (bench === 'device/throughput' ? [other] : [])).tables[
+      'peers-transformers'
+    ]!
     expect(table).not.toContain('gorgon: plain')
     expect(row(table, '4096')[2]).toBe('–')
   })
