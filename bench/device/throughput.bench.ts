@@ -134,7 +134,7 @@ async function main({ out, ...given }: Given): Promise<void> {
   showProgress('weights')
   const model = await openDeviceModel({ ...options, shape: SHAPES[options.shape] })
   try {
-    const warm = { ...options, tokens: 2 * WARMUP_STEPS }
+    const warm = { ...options, tokens: 2 * WARMUP_STEPS, budget: WARMUP_TOKENS / 2 }
     await measurePrompt(model, WARMUP_TOKENS, warm)
     const measurements: ThroughputMeasurement[] = []
     for (const promptTokens of options.prompts)
