@@ -100,7 +100,7 @@ template <class T, int n>
 __device__ __forceinline__ void write_gated_row(const HopperProduct& product, const float (&d)[n / 2], int half, int64_t row, int64_t first_column) {
   const int64_t first_feature = first_column / 16 * 8 + first_column % 8;
   T* const operand = static_cast<T*>(product.operand) + core_element(row, first_feature, product.width);
-  const int features_left = static_cast<int>(min(product.width - first_feature, int64_t{n}));
+  const int features_left = static_cast<int>(min(min(product.width, product.columns / 2) - first_feature, int64_t{n}));
 #pragma unroll
   for (int i = 0; i < n / 16; ++i) {
     if (8 * i >= features_left) break;
