@@ -12,9 +12,12 @@ __device__ __forceinline__ uint32_t ordered_bits(float value) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
+/** The float whose ordered_bits these are; `bits` is not 0. */
+__device__ __forceinline__ float ordered_float(uint32_t bits) { return __uint_as_float(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits); }
+
 /** A score and an id as one number: of two the larger is the better one. Never 0. */
 __device__ __forceinline__ uint64_t rank_of(uint32_t ordered, uint32_t id) { return static_cast<uint64_t>(ordered) << 32 | (0xffffffffu - id); }
 
-__device__ __forceinline__ int32_t rank_id(uint64_t rank) { return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(rank)); }
+__host__ __device__ __forceinline__ int32_t rank_id(uint64_t rank) { return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(rank)); }
 
 }  // namespace gorgon
