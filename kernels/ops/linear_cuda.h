@@ -2,10 +2,10 @@
 //
 // Weights are cores (common/cores.h) of f32, f16 or bf16, or int8 as int8_weight_element says:
 //
-//   int8   [rows / 64][depth / 32] slices of [4 units][32 lanes][16 bytes], 2 KiB; behind them all f32 [rows rounded up to 64] scales
+//   int8   [rows / 16][depth / 32] cells of [32 lanes][16 bytes], rows and depth rounded up to 64; behind them f32 [rows rounded up] scales
 //
-// A unit is 16 rows by 32 of depth, and a lane's 16 bytes are what it holds of an mma operand: 8 of depth from row l / 4, then 8 from row
-// l / 4 + 8, at depths 8 (l % 4) on. In each 4 bytes the middle two change places, so that one mask leaves two neighbours in two halves.
+// A lane's 16 bytes of a cell are what it holds of two mma operands: 8 from row l / 4, then 8 from row l / 4 + 8, at depths 2 (l % 4) and 1 more
+// in each 8. Two such pairs share 4 bytes, one in the even bytes, one in the odd: a mask leaves them in two halves.
 #pragma once
 
 #include "common/cores.h"
@@ -14,22 +14,20 @@
 
 namespace gorgon {
 
-constexpr int64_t kInt8SliceDepth = 32;
-constexpr int64_t kInt8SliceBytes = kBlock * kInt8SliceDepth;
+constexpr int64_t kInt8UnitRows = 16, kInt8SliceDepth = 32;
+constexpr int64_t kInt8CellBytes = kInt8UnitRows * kInt8SliceDepth;
 
 /** Slices, side by side, of a depth: two per block, so that they meet the same blocks of an operand. */
 GORGON_HOST_DEVICE static inline int64_t int8_slices(int64_t depth) { return 2 * depth_blocks(depth); }
 
 /** Byte index of element (row, k). */
 GORGON_HOST_DEVICE static inline int64_t int8_weight_element(int64_t row, int64_t k, int64_t depth) {
-  const int64_t slice = row / kBlock * int8_slices(depth) + k / kInt8SliceDepth;
-  const int64_t unit = row % kBlock / 16, lane = row % 8 * 4 + k % kInt8SliceDepth / 8;
-  const int64_t in_word = k % 4 == 1 ? 2 : k % 4 == 2 ? 1 : k % 4;
-  return slice * kInt8SliceBytes + unit * 512 + lane * 16 + row / 8 % 2 * 8 + k % 8 / 4 * 4 + in_word;
+  const int64_t cell = row / kInt8UnitRows * int8_slices(depth) + k / kInt8SliceDepth, lane = row % 8 * 4 + k % 8 / 2;
+  return cell * kInt8CellBytes + lane * 16 + row / 8 % 2 * 8 + k % 32 / 16 * 4 + k % 2 * 2 + k % 16 / 8;
 }
 
 GORGON_HOST_DEVICE static inline int64_t int8_scales_offset(int64_t rows, int64_t depth) {
-  return (rows + kBlock - 1) / kBlock * int8_slices(depth) * kInt8SliceBytes;
+  return (rows + kBlock - 1) / kBlock * (kBlock / kInt8UnitRows) * int8_slices(depth) * kInt8CellBytes;
 }
 
 /** The scales of an int8 weight; null of others. */
@@ -95,7 +93,7 @@ Status multiply_prompt_mma(const Product& product, Ending ending, DType dtype, C
 Status multiply_decode_f32(const ProductList& list, CudaContext& context);
 Status multiply_prompt_f32(const Product& product, Ending ending, CudaContext& context);
 
-/** Bytes of scratch memory that a product of few rows asks for, at most: two parts of a tile for each of the device's blocks. */
+/** Bytes of scratch memory that a product of few rows asks for, at most (linear_hopper_decode.cu): a tile of 128 x 64 for each multiprocessor. */
 static inline int64_t decode_scratch_bytes(const CudaContext& context) {
   return 2 * context.multiprocessors * kBlock * kBlock * static_cast<int64_t>(sizeof(float));
 }

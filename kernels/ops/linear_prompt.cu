@@ -5,9 +5,9 @@
 //
 //            128 rows of the weight
 //           +-----+-----+-----+-----+
-//   128     | w0  | w1  | w2  | w3  |    a warp: 64 tokens by 32 rows, 64 sums a thread; per 32 of depth 12 loads of 16 bytes a lane
-//   tokens  +-----+-----+-----+-----+    feed 32 mma. As in linear_decode.cu lanes take 8 neighbours in depth, so that plain loads of
-//           | w4  | w5  | w6  | w7  |    whole cores are the operands, without bank conflicts.
+//   128     | w0  | w1  | w2  | w3  |    a warp: 64 tokens by 32 rows, 64 sums a thread; per 32 of depth 12 ldmatrix, of four
+//   tokens  +-----+-----+-----+-----+    cores each, feed 32 mma. Cores are 128 neighbouring bytes: no bank conflicts.
+//           | w4  | w5  | w6  | w7  |
 //           +-----+-----+-----+-----+
 //
 // Neighbouring blocks share the weight's rows: it is met in L2 by all tokens' tiles one after the other. Tokens are the 16-row side, so that a
@@ -26,31 +26,28 @@ constexpr int kStages = 3;
 /** A row group (8 rows, 64 of depth) of a block. */
 constexpr int kGroupBytes = 1024;
 
-__device__ __forceinline__ uint4 load_shared16(uint32_t from) {
-  uint4 value;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "r"(from) : "memory");
-  return value;
-}
-
 template <class T>
-__global__ void __launch_bounds__(kThreads, 2) multiply_prompt_tiles_kernel(const __grid_constant__ Product product, Ending ending) {
+__global__ void __launch_bounds__(kThreads) multiply_prompt_tiles_kernel(const __grid_constant__ Product product, Ending ending) {
   extern __shared__ __align__(128) unsigned char shared[];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kTile, first_column = static_cast<int64_t>(blockIdx.y) * kTile;
-  const int64_t blocks = depth_blocks(product.depth);
-  const int64_t row_blocks = (product.rows + kBlock - 1) / kBlock, column_blocks = (product.columns + kBlock - 1) / kBlock;
-
-  const auto load = [&](int64_t block) {
-    const uint32_t to = shared_address(shared) + static_cast<int>(block % kStages) * kStageBytes + threadIdx.x * 16;
+  const int blocks = static_cast<int>(depth_blocks(product.depth));
+  // Of the two blocks of each side the first exists, the second is zeros where the rows end. Both move on by a block with every load.
+  const bool two_of_tokens = first_row + kBlock < product.rows, two_of_weights = first_column + kBlock < product.columns;
+  const char* tokens = static_cast<const char*>(product.x) + first_row / kBlock * blocks * kBlockBytes + threadIdx.x * 16;
+  const char* weights = static_cast<const char*>(product.w) + first_column / kBlock * blocks * kBlockBytes + threadIdx.x * 16;
+  const int second_tokens = two_of_tokens ? blocks * kBlockBytes : 0, second_weights = two_of_weights ? blocks * kBlockBytes : 0;
+  const auto load = [&](int stage) {
+    const uint32_t to = shared_address(shared) + stage * kStageBytes + threadIdx.x * 16;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const bool of_tokens = i < 2;
-      const int64_t row_block = (of_tokens ? first_row : first_column) / kBlock + i % 2;
-      const bool valid = row_block < (of_tokens ? row_blocks : column_blocks);
-      const char* from = static_cast<const char*>(of_tokens ? product.x : product.w) + ((valid ? row_block : 0) * blocks + block) * kBlockBytes + threadIdx.x * 16;
-      async_copy16(to + i * kBlockBytes, from, valid);
-      async_copy16(to + i * kBlockBytes + kBlockBytes / 2, from + kBlockBytes / 2, valid);
+    for (int part = 0; part < kBlockBytes; part += kThreads * 16) {
+      async_copy16(to + part, tokens + part);
+      async_copy16(to + kBlockBytes + part, tokens + second_tokens + part, two_of_tokens);
+      async_copy16(to + 2 * kBlockBytes + part, weights + part);
+      async_copy16(to + 3 * kBlockBytes + part, weights + second_weights + part, two_of_weights);
     }
+    tokens += kBlockBytes;
+    weights += kBlockBytes;
   };
 
   let_next_start();
@@ -60,29 +57,31 @@ __global__ void __launch_bounds__(kThreads, 2) multiply_prompt_tiles_kernel(cons
     async_commit();
   }
   float sum[4][4][4] = {};
-  // The lane's 16 bytes of 8 rows by 32 of depth: 8 of depth of row l / 4.
-  const uint32_t in_group = lane % 4 * 128 + lane / 4 * 16;
-  const uint32_t tokens_at = warp / 4 * kBlockBytes + in_group, weights_at = 2 * kBlockBytes + warp % 4 * 4 * kGroupBytes + in_group;
-  for (int64_t block = 0; block < blocks; ++block) {
+  // Four cores, 8 rows by 32 of depth, are one ldmatrix, of which the lane gives the address of 16 bytes.
+  const uint32_t tokens_at = warp / 4 * kBlockBytes + lane * 16, weights_at = 2 * kBlockBytes + warp % 4 * 4 * kGroupBytes + lane * 16;
+  int stage = 0;
+  for (int block = 0; block < blocks; ++block) {
     async_wait<kStages - 2>();
     __syncthreads();  // the stage is there for all, and all are done with the one that is loaded next
-    if (block + kStages - 1 < blocks) load(block + kStages - 1);
+    if (block + kStages - 1 < blocks) load(stage == 0 ? kStages - 1 : stage - 1);
     async_commit();
-    const uint32_t stage = shared_address(shared) + static_cast<int>(block % kStages) * kStageBytes;
+    const uint32_t at = shared_address(shared) + stage * kStageBytes;
+    stage = stage + 1 == kStages ? 0 : stage + 1;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      uint4 weights[4];
+      uint32_t columns[4][4];
 #pragma unroll
-      for (int j = 0; j < 4; ++j) weights[j] = load_shared16(stage + weights_at + j * kGroupBytes + half * 512);
+      for (int j = 0; j < 4; ++j) load_matrices(columns[j], at + weights_at + j * kGroupBytes + half * 512);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const uint4 upper = load_shared16(stage + tokens_at + 2 * i * kGroupBytes + half * 512);
-        const uint4 lower = load_shared16(stage + tokens_at + (2 * i + 1) * kGroupBytes + half * 512);
-        const uint32_t first[4] = {upper.x, lower.x, upper.y, lower.y}, second[4] = {upper.z, lower.z, upper.w, lower.w};
+        uint32_t upper[4], lower[4];
+        load_matrices(upper, at + tokens_at + 2 * i * kGroupBytes + half * 512);
+        load_matrices(lower, at + tokens_at + (2 * i + 1) * kGroupBytes + half * 512);
+        const uint32_t first[4] = {upper[0], lower[0], upper[1], lower[1]}, second[4] = {upper[2], lower[2], upper[3], lower[3]};
 #pragma unroll
-        for (int j = 0; j < 4; ++j) multiply_add<T>(sum[i][j], first, weights[j].x, weights[j].y);
+        for (int j = 0; j < 4; ++j) multiply_add<T>(sum[i][j], first, columns[j][0], columns[j][1]);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) multiply_add<T>(sum[i][j], second, weights[j].z, weights[j].w);
+        for (int j = 0; j < 4; ++j) multiply_add<T>(sum[i][j], second, columns[j][2], columns[j][3]);
       }
     }
   }

@@ -1,7 +1,7 @@
 // medusa_heads on CUDA: for R blocks, R + 1 launches before the projection.
 //
 //   rows z_0 as an operand                                    one small launch
-//   per block: all heads' products, z + silu(..) at their end one launch (linear_decode.cu, linear_f32.cu: tiles of all heads are one range)
+//   per block: all heads' products, z + silu(..) at their end one launch (linear_decode.cu, linear_f32.cu: all heads' rows are one range)
 //   projection: shared, one product of M * S rows; private, one per head
 //
 // Between the launches, in scratch memory: z in f32 [M * S, C], and two sets of operands, of which a block reads one and writes the other. A set
