@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ErrorCode } from '../../src/errors.js'
 import { demoModel, type Engine, type GenerateOptions, loadEngine, packageRoot, type Result } from '../../src/index.js'
 import { native } from '../../src/native.js'
-import { hasCuda } from '../support/backend.js'
+import { hasCuda, isCpu, PROMPT_ROWS } from '../support/backend.js'
 import { failure } from '../support/errors.js'
 import { temporaryFolder } from '../support/folder.js'
 import { forwardLogits, openModel } from '../support/native-session.js'
@@ -244,6 +244,8 @@ describe('log-probabilities', () => {
     const model = await openModel(demoModel())
     const logits = forwardLogits(model, [...prompt, ...tokens])
     await native().close(model)
+    // On a device, rows of a prompt and rows of a step are sums of another order, rounded to bf16 on the way.
+    const digits = isCpu ? 4 : 1
     for (const [i, { id, logprob, top, token }] of logprobs!.entries()) {
       expect(id).toBe(tokens[i])
       expect(token).toBe(engine.detokenize([id], { skipSpecial: false }).slice(-token.length))
@@ -251,9 +253,9 @@ describe('log-probabilities', () => {
       const peak = row.reduce((a, b) => Math.max(a, b))
       const logSum = Math.log(row.reduce((sum, x) => sum + Math.exp(x - peak), 0))
       const expected = (of: number) => row[of]! - peak - logSum
-      expect(logprob).toBeCloseTo(expected(id), 4)
+      expect(logprob).toBeCloseTo(expected(id), digits)
       expect(top).toHaveLength(20)
-      for (const entry of top) expect(entry.logprob).toBeCloseTo(expected(entry.id), 4)
+      for (const entry of top) expect(entry.logprob).toBeCloseTo(expected(entry.id), digits)
       const values = top.map((entry) => entry.logprob)
       expect(values).toEqual(values.toSorted((a, b) => b - a))
       expect(new Set(top.map((entry) => entry.id)).size).toBe(20)
@@ -361,8 +363,12 @@ describe('onPrefill', () => {
     const seen: { done: number; total: number }[] = []
     await engine.generate(prompt, { maxTokens: 1, onPrefill: (progress) => seen.push(progress) })
     const total = 1300 * 6
+    const chunks = Math.ceil(1300 / PROMPT_ROWS)
     expect(seen.map(({ done }) => done)).toEqual(
-      Array.from({ length: 18 }, (_, i) => Math.floor(i / 3) * 1300 + [512, 1024, 1300][i % 3]!),
+      Array.from(
+        { length: 6 * chunks },
+        (_, i) => Math.floor(i / chunks) * 1300 + Math.min(1300, ((i % chunks) + 1) * PROMPT_ROWS),
+      ),
     )
     expect(seen.every((progress) => progress.total === total)).toBe(true)
   })

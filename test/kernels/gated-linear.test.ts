@@ -6,7 +6,7 @@ import { linear } from '../oracle/linear.js'
 import { silu } from '../oracle/silu-mul.js'
 import { isRounded } from '../support/attention.js'
 import { isCpu } from '../support/backend.js'
-import { EPSILON, expectClose, expectSameBits, tolerance } from '../support/compare.js'
+import { EPSILON, expectClose, expectSameBits, rounding, tolerance } from '../support/compare.js'
 import { fastestIsa, isas, onEveryIsa, ops, type PackedDtype, roundUp, rowOf, strided } from '../support/ops.js'
 import { Output } from '../support/output.js'
 import { Random } from '../support/random.js'
@@ -87,7 +87,6 @@ function check(c: GatedCase): void {
     const [gate, up] = parts(products, i)
     return silu(gate) * up
   })
-  const rounding = EPSILON[rowDtype(dtype)] / 2
   expectClose(
     got,
     expected,
@@ -98,7 +97,8 @@ function check(c: GatedCase): void {
       return (
         1.1 * ofGate * Math.abs(up) +
         ofUp * Math.abs(silu(gate)) +
-        (rounding + 4 * EPSILON.f32) * Math.abs(expected[i]!)
+        rounding(rowDtype(dtype), expected[i]!) +
+        5 * EPSILON.f32 * Math.abs(expected[i]!)
       )
     },
     place,

@@ -5,7 +5,7 @@ import { type ElementOf, kBytes, kElement, readRow, vBytes, vElement, writeRow }
 import { rmsNorm } from '../oracle/rms-norm.js'
 import { rope } from '../oracle/rope.js'
 import { isRounded, randomTree, type TreeShape, treeShape } from '../support/attention.js'
-import { EPSILON, expectClose, expectSame, expectSameBits } from '../support/compare.js'
+import { EPSILON, expectClose, expectSame, expectSameBits, rounding } from '../support/compare.js'
 import { type AppendItemArgs, isas, ops, roundUp, strided } from '../support/ops.js'
 import { Random } from '../support/random.js'
 
@@ -131,8 +131,7 @@ function check(c: AppendCase): void {
   const inputs = inputsOf(c, random)
   const qWidth = queryHeads * headDim
   const kvWidth = kvHeads * headDim
-  const rounding = (as: Dtype) => (as === 'f32' ? 0 : EPSILON[as] / 2)
-  const ofQuery = rounding(isRounded(dtype) ? dtype : 'f32')
+  const queryDtype = isRounded(dtype) ? dtype : 'f32'
   for (const isa of isas) {
     for (const threads of [1, 3]) {
       const what = `${isa} with ${threads} threads`
@@ -158,7 +157,7 @@ function check(c: AppendCase): void {
           expectClose(
             got.q.subarray(token * qWidth, (token + 1) * qWidth),
             q.values,
-            (at) => q.errors[at]! + ofQuery * Math.abs(q.values[at]!),
+            (at) => q.errors[at]! + rounding(queryDtype, q.values[at]!),
             { random, axes: { head: queryHeads, d: headDim }, what: `q of ${where}` },
           )
           const k = turned(c, row.subarray(qWidth, qWidth + kvWidth), inputs.kNorm, inputs, position)
@@ -169,7 +168,7 @@ function check(c: AppendCase): void {
             expectClose(
               rowsOf(cacheK, kElement, kSize, head, session.rows + node),
               k.values.slice(from, from + headDim),
-              (at) => k.errors[from + at]! + rounding(dtype) * Math.abs(k.values[from + at]!),
+              (at) => k.errors[from + at]! + rounding(dtype, k.values[from + at]!),
               { random, axes, what: `k of ${where}, head ${head}` },
             )
             expectSame(

@@ -15,6 +15,10 @@ export function tolerance(of: { epsilon: number; reduction: number; magnitude: n
   return of.epsilon * Math.sqrt(of.reduction) * of.magnitude * of.factor
 }
 
+/** How far the nearest value of a dtype may be; f32 is taken as exact. Below its normal values f16 has steps of one size. */
+export const rounding = (dtype: keyof typeof EPSILON, value: number): number =>
+  dtype === 'f32' ? 0 : (EPSILON[dtype] / 2) * Math.abs(value) + (dtype === 'f16' ? 2 ** -25 : 0)
+
 /** What is compared: the case, and the names and sizes of the array's axes, slowest first. */
 export interface Place {
   readonly random: Random
