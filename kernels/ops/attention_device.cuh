@@ -1,7 +1,8 @@
-// attention_device: what the kernels of attention share: which rows a query sees, and powers of two.
+// attention_device: what the kernels of attention share: which rows a query sees, powers of two, and the rings and barriers of warpgroups.
 #pragma once
 
 #include "common/device.cuh"
+#include "common/hopper.cuh"
 #include "ops/kv_layout.h"
 
 namespace gorgon {
@@ -40,5 +41,42 @@ __device__ __forceinline__ float quad_sum(float value) {
   value += __shfl_xor_sync(kAllLanes, value, 1);
   return value + __shfl_xor_sync(kAllLanes, value, 2);
 }
+
+// ---- warpgroups ----
+
+constexpr int kWarpgroup = 128;
+
+#ifdef GORGON_SM90A
+
+/** Nobody moves what reads or writes these over this place: wgmma fills them behind the compiler's back. */
+template <int n>
+__device__ __forceinline__ void pin(float (&values)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) asm volatile("" : "+f"(values[i])::"memory");
+}
+
+template <int n>
+__device__ __forceinline__ void pin(uint32_t (&values)[n][4]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) asm volatile("" : "+r"(values[i][0]), "+r"(values[i][1]), "+r"(values[i][2]), "+r"(values[i][3])::"memory");
+}
+
+__device__ __forceinline__ void group_sync(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+__device__ __forceinline__ void group_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+
+/** A ring's next stage and the parity of its barriers. */
+template <int kStages>
+struct RingPlace {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+#endif  // GORGON_SM90A
 
 }  // namespace gorgon

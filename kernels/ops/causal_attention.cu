@@ -333,7 +333,13 @@ constexpr int64_t kMostPartBytes = int64_t{128} << 20;
 template <class T, int kWidth>
 Status launch_warpgroups(CausalAttentionShape shape, CudaContext& context) {
   using Tiles = CausalHopperTiles<kWidth>;
-  dim3 grid = grid_of(shape, Tiles::kQueryRows);
+  // Few tokens: all heads of a KV head together.
+  const int fitting = Tiles::kQueryRows / shape.group / 8 * 8;
+  const bool fits = shape.tokens - shape.skip <= fitting;
+  shape.block_heads = fits ? shape.group : 1;
+  shape.block_tokens = fits ? fitting : Tiles::kQueryRows;
+  shape.head_of_row = ((1 << 16) + shape.block_tokens - 1) / shape.block_tokens;
+  dim3 grid(shape.query_heads / shape.block_heads, static_cast<unsigned>(divide_up(shape.tokens - shape.skip, shape.block_tokens)));
   // Few rows over many keys leave most of the device idle, unless each stretch of keys has a block of its own.
   const int64_t stretches = divide_up(shape.rows + shape.tokens, Tiles::kKeys * Tiles::kStretch);
   const int64_t part_rows = stretches * shape.query_heads * (shape.tokens - shape.skip);

@@ -1,4 +1,5 @@
-// causal_attention on Hopper: one block per 128 query rows of one query head; a warp feeds keys and values to two warpgroups of 64 rows each.
+// causal_attention on Hopper: one block per 128 query rows; a warp feeds keys and values to two warpgroups of 64 rows each. The rows are tokens
+// of one query head; few tokens are those of all heads of a KV head, head after head, which then reads its keys once.
 //
 //   query rows   0 ..  63   warpgroup 1  |  scores 64 x 128 and sums 64 x D of each stay in its registers
 //               64 .. 127   warpgroup 2  |
@@ -14,8 +15,8 @@
 // wait in shared memory, 64 KiB at D = 128). So a few rows over many keys, a message after a long conversation, can have a block for each
 // stretch and a kernel that adds them up in the same order, with the same bits; many rows have one block for all.
 //
-// The last rows see the most keys: their blocks come first, so that short ones fill the end. Heads are neighbours in the grid, so those
-// of a KV group read the same keys at about the same time, from the second-level cache.
+// The last tokens see the most keys: their blocks come first, so that short ones fill the end. Heads are neighbours in the grid, so those of a KV
+// head read the same keys at about the same time, from the second-level cache.
 #pragma once
 
 #include "common/hopper.cuh"
@@ -24,8 +25,6 @@
 #include "ops/causal_attention_shape.h"
 
 namespace gorgon {
-
-constexpr int kWarpgroup = 128;
 
 template <int kWidth>
 struct CausalHopperTiles {
@@ -65,35 +64,6 @@ __device__ __forceinline__ float share_of(float sum) { return sum == 0.0f ? 0.0f
 
 #ifdef GORGON_SM90A
 
-/** Nobody moves what reads or writes these over this place: wgmma fills them behind the compiler's back. */
-template <int n>
-__device__ __forceinline__ void pin(float (&values)[n]) {
-#pragma unroll
-  for (int i = 0; i < n; ++i) asm volatile("" : "+f"(values[i])::"memory");
-}
-
-template <int n>
-__device__ __forceinline__ void pin(uint32_t (&values)[n][4]) {
-#pragma unroll
-  for (int i = 0; i < n; ++i) asm volatile("" : "+r"(values[i][0]), "+r"(values[i][1]), "+r"(values[i][2]), "+r"(values[i][3])::"memory");
-}
-
-__device__ __forceinline__ void group_sync(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
-__device__ __forceinline__ void group_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
-
-/** A ring's next stage and the parity of its barriers. */
-template <int kStages>
-struct RingPlace {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 /** Two rows of one lane: keys seen, running maximum (times scale and log2 e), this lane's part of the running sum. */
 struct RowPair {
   int begin[2], end[2];
@@ -104,7 +74,7 @@ struct RowPair {
 template <int n>
 __device__ __forceinline__ void weigh(float (&s)[n], int first_key, float scale_log2, RowPair& rows, float (&keep)[2]) {
   const int lane = threadIdx.x % kWarp;
-  if (first_key + 2 * n > rows.end[0] || first_key < rows.begin[1]) {
+  if (first_key + 2 * n > min(rows.end[0], rows.end[1]) || first_key < max(rows.begin[0], rows.begin[1])) {
     const int column = first_key + 2 * (lane % 4);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
@@ -169,12 +139,17 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
 
   // Said to be the same in all lanes: what the branches around wgmma depend on.
   const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);
-  const int query_head = blockIdx.x;
-  const int first_out = (gridDim.y - 1 - blockIdx.y) * Tiles::kQueryRows;
+  const int first_head = blockIdx.x * shape.block_heads;
+  const int first_out = (gridDim.y - 1 - blockIdx.y) * shape.block_tokens;
   const int out_rows = shape.tokens - shape.skip;
-  const KvHead head = shape.heads[query_head / shape.group];
+  const KvHead head = shape.heads[first_head / shape.group];
   const int first_token = shape.skip + first_out;
-  const int last_token = min(first_token + Tiles::kQueryRows, shape.tokens) - 1;
+  const int last_token = min(first_token + shape.block_tokens, shape.tokens) - 1;
+  // Eight neighbouring rows, from a multiple of eight, are of one head.
+  const auto head_of = [&](int row) { return row * shape.head_of_row >> 16; };
+  const auto out_row_of = [&](int row) { return first_out + row - head_of(row) * shape.block_tokens; };
+  const auto is_real = [&](int row) { return head_of(row) < shape.block_heads && out_row_of(row) < out_rows; };
+  const auto part_of = [&](int row) { return (int64_t{blockIdx.z} * shape.query_heads + first_head + head_of(row)) * out_rows + out_row_of(row); };
   const int first_row = first_row_in_window(head.positions, shape.rows + first_token, shape.position + first_token, shape.window);
   int first_tile = __shfl_sync(kAllLanes, first_row, 0) / Tiles::kKeys;
   int tiles = (shape.rows + last_token) / Tiles::kKeys + 1;
@@ -182,9 +157,8 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
     first_tile = max(first_tile, static_cast<int>(blockIdx.z) * Tiles::kStretch);
     tiles = min(tiles, static_cast<int>(blockIdx.z + 1) * Tiles::kStretch);
     if (first_tile >= tiles) {  // no row of the block sees a key of this stretch
-      for (int row = threadIdx.x; row < min(Tiles::kQueryRows, out_rows - first_out); row += Tiles::kThreads) {
-        static_cast<StretchState*>(shape.part_states)[(int64_t{blockIdx.z} * shape.query_heads + query_head) * out_rows + first_out + row] = {-INFINITY, 0.0f};
-      }
+      const int row = threadIdx.x;
+      if (row < Tiles::kQueryRows && is_real(row)) static_cast<StretchState*>(shape.part_states)[part_of(row)] = {-INFINITY, 0.0f};
       return;
     }
   }
@@ -220,23 +194,26 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
     constexpr int kTurn = 1, kOwn = 3;  // barriers 1, 2: whose turn it is; 3, 4: a warpgroup's own
 
     {  // Query rows become cores. Eight lanes of a warp write the eight rows of a core.
-      const T* q = static_cast<const T*>(shape.q) + int64_t{query_head} * kWidth;
+      const T* q = static_cast<const T*>(shape.q) + int64_t{first_head} * kWidth;
       unsigned char* const to = q_shared + group * (Tiles::kQueryBytes / Tiles::kGroups);
       for (int i = thread; i < Tiles::kGroupRows * (kWidth / 8); i += kWarpgroup) {
         const int row = i % 8 + i / kWidth * 8, part = i / 8 % (kWidth / 8);
-        const int out_row = first_out + group * Tiles::kGroupRows + row;
+        const int block_row = group * Tiles::kGroupRows + row;
         uint4 value = make_uint4(0, 0, 0, 0);
-        if (out_row < out_rows) value = *reinterpret_cast<const uint4*>(q + (shape.skip + out_row) * shape.q_stride + part * 8);
+        if (is_real(block_row)) {
+          value = *reinterpret_cast<const uint4*>(q + (shape.skip + out_row_of(block_row)) * shape.q_stride + head_of(block_row) * kWidth + part * 8);
+        }
         *reinterpret_cast<uint4*>(to + row / 8 * Tiles::kRowGroupBytes + part * 128 + row % 8 * 16) = value;
       }
       fence_async_proxy();
       group_sync(kOwn + group, kWarpgroup);
     }
 
+    const int first_row_of_lane = group * Tiles::kGroupRows + warp * 16 + lane / 4;
     RowPair rows;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      const int token = min(first_token + group * Tiles::kGroupRows + warp * 16 + lane / 4 + row * 8, shape.tokens - 1);
+      const int token = min(shape.skip + out_row_of(first_row_of_lane + row * 8), shape.tokens - 1);
       rows.begin[row] = first_row_in_window(head.positions, shape.rows + token, shape.position + token, shape.window);
       rows.end[row] = shape.rows + token + 1;
       rows.base[row] = -INFINITY;
@@ -343,15 +320,14 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
     wgmma_wait<0>();
     pin(o);
 
-    const int out_row = first_out + group * Tiles::kGroupRows + warp * 16 + lane / 4;
     StretchState last[2];
 #pragma unroll
     for (int row = 0; row < 2; ++row) last[row] = {rows.base[row], quad_sum(rows.sum[row])};
     if (shape.parts != nullptr) {
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
-        if (out_row + row * 8 >= out_rows) continue;
-        const int64_t part = (int64_t{blockIdx.z} * shape.query_heads + query_head) * out_rows + out_row + row * 8;
+        if (!is_real(first_row_of_lane + row * 8)) continue;
+        const int64_t part = part_of(first_row_of_lane + row * 8);
         if (lane % 4 == 0) static_cast<StretchState*>(shape.part_states)[part] = last[row];
         float* const to = shape.parts + part * kWidth + 2 * (lane % 4);
 #pragma unroll
@@ -370,9 +346,10 @@ __global__ __launch_bounds__(CausalHopperTiles<kWidth>::kThreads, 1) void causal
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       const float share = share_of(total[row].sum);
-      if (out_row + row * 8 >= out_rows) continue;
+      const int block_row = first_row_of_lane + row * 8;
+      if (!is_real(block_row)) continue;
       // A warp's eight rows by eight columns are one core: 128 bytes in one piece.
-      T* const to = static_cast<T*>(shape.out) + core_element(out_row + row * 8, int64_t{query_head} * kWidth + 2 * (lane % 4), depth);
+      T* const to = static_cast<T*>(shape.out) + core_element(out_row_of(block_row), int64_t{first_head + head_of(block_row)} * kWidth + 2 * (lane % 4), depth);
 #pragma unroll
       for (int j = 0; j < kWidth / 8; ++j) {
         *reinterpret_cast<uint32_t*>(to + j / 8 * kBlockElements + j % 8 * kCoreElements) = pack_pair<T>(o[4 * j + 2 * row] * share, o[4 * j + 2 * row + 1] * share);

@@ -23,6 +23,11 @@ struct CausalAttentionShape {
   /** Query heads of a KV head. */
   int group;
   int head_dim;
+  /** Query heads of a block, all of one KV head, and tokens of each. */
+  int block_heads;
+  int block_tokens;
+  /** 2^16 / block_tokens, rounded up: a row of a block times this, over 2^16, is its head. */
+  int head_of_row;
   /** Of the first new token. */
   int64_t position;
   int64_t window;
