@@ -14,99 +14,23 @@
 //            other. The votes of a key are one lane's: the four lanes that share rows of a product exchange weights so that each gets all
 //            queries of one key, in rising order. So the votes of one call are those of several, bit for bit, and nothing is atomic.
 //
-// For a window of 32 tokens and groups of 4 a pass is 256 flops per 2 bytes of K, more than mma.sync does while the memory brings them: on an
-// H200 both passes take 1.5 ms at 380K rows, after 1.9 s of the layer's attention; a piece of 4096 tokens over 16K rows runs at 175 TFLOP/s.
+// So with mma.sync; Hopper has larger tiles of the same, see attention_votes_hopper.cuh. For a window of 32 tokens and groups of 4 a pass is 256
+// flops and an exponential per 2 bytes of K, more than there is time for while the memory brings them: on an H200 both passes take 1.0 ms at
+// 380K rows, after 1.9 s of the layer's attention. A piece of 4096 tokens over 16K rows runs at 325 TFLOP/s (mma.sync: 172).
 // 16-bit values: weights are products of f32 sums, scale and 2^x with an error below 2^-22. f32: expf, all in f32, a lane per key.
 #include "common/cuda_context.h"
 #include "common/device.cuh"
 #include "ops/attention_device.cuh"
 #include "ops/attention_votes.h"
+#include "ops/attention_votes_hopper.cuh"
+#include "ops/attention_votes_parts.cuh"
 
 namespace gorgon {
 
 namespace {
 
-/** Keys whose maximum and sum are found together; a multiple of every tile. */
-constexpr int kChunkRows = 256;
 /** Chunks of a block of the first pass. */
 constexpr int64_t kMostBlockChunks = 32;
-/** Chunks of a stretch. */
-constexpr int kStretch = 16;
-
-/** What the second pass knows of a query: weight = 2^(score - shift) * share (f32: e^) for the rows from `begin` to before `end`. */
-struct alignas(16) VotingQuery {
-  float shift;
-  float share;
-  int begin;
-  int end;
-};
-
-struct VotesShape {
-  const void* q;
-  int64_t q_stride;
-  const KvHead* heads;
-  float* votes;
-  int64_t votes_stride;
-  /** [Hkv][chunks][T * group]: maximum and sum; null where the first pass merges. */
-  float2* parts;
-  /** [Hq][T] */
-  VotingQuery* queries;
-  int tokens;
-  int rows;
-  int vote_rows;
-  int chunks;
-  /** Of a block of the first pass, where it does not merge. */
-  int block_chunks;
-  int group;
-  int head_dim;
-  int64_t position;
-  int64_t window;
-  /** Of scores: 1 / sqrt(D), times log2 e for 16-bit values. */
-  float scale;
-};
-
-template <bool is_base2>
-__device__ __forceinline__ float power(float x) { return is_base2 ? fast_exp2(x) : expf(x); }
-
-/** Maximum and sum of one more chunk; those of no key are minus infinity and 0. */
-template <bool is_base2>
-__device__ __forceinline__ void merge_chunk(float2& state, float2 chunk) {
-  if (chunk.y == 0.0f) return;
-  if (state.y == 0.0f) {
-    state = chunk;
-    return;
-  }
-  const float top = fmaxf(state.x, chunk.x);
-  state.y = fmaf(state.y, power<is_base2>(state.x - top), chunk.y * power<is_base2>(chunk.x - top));
-  state.x = top;
-}
-
-__device__ __forceinline__ int first_row_of(const VotesShape& shape, const KvHead& head, int token) {
-  return first_row_in_window(head.positions, shape.rows + token, shape.position + token, shape.window);
-}
-
-/** `row` counts a KV head's query rows: token * group + head of the group. */
-__device__ __forceinline__ void store_query(const VotesShape& shape, int kv_head, int row, float2 state, int begin) {
-  const int token = row / shape.group;
-  VotingQuery& to = shape.queries[int64_t{kv_head * shape.group + row % shape.group} * shape.tokens + token];
-  to = {state.x, state.y == 0.0f ? 0.0f : 1.0f / state.y, begin, shape.rows + token + 1};
-}
-
-/** Merges chunk after chunk of one query, in rising order. */
-template <bool is_base2>
-struct RunningSums {
-  float2 whole = make_float2(-INFINITY, 0.0f), stretch = make_float2(-INFINITY, 0.0f);
-
-  __device__ __forceinline__ void add(int chunk, float2 state) {
-    merge_chunk<is_base2>(stretch, state);
-    if (chunk % kStretch == kStretch - 1) finish();
-  }
-  /** After the last chunk. */
-  __device__ __forceinline__ void finish() {
-    merge_chunk<is_base2>(whole, stretch);
-    stretch = make_float2(-INFINITY, 0.0f);
-  }
-};
 
 /** A block has 16 query rows; 8 stretches are merged at a time. Grid: tiles of query rows, KV heads. */
 constexpr int kMergeRows = 16;
@@ -167,17 +91,6 @@ __device__ __forceinline__ void copy_bytes(uint32_t to, const std::byte* from, i
   for (int at = threadIdx.x * 16; at < bytes; at += kThreads * 16) async_copy16(to + at, from + (at < valid ? at : 0), at < valid);
 }
 
-/** Where this lane's row is of the four cores ldmatrix loads: (rows, depth), (rows + 8, depth), (rows, depth + 8), ... for the left operand. */
-__device__ __forceinline__ uint32_t left_row(int group_bytes) {
-  const int lane = threadIdx.x % kWarp;
-  return lane / 8 % 2 * group_bytes + lane / 16 * 128 + lane % 8 * 16;
-}
-/** ... (rows, depth), (rows, depth + 8), (rows + 8, depth), ... for the right one. */
-__device__ __forceinline__ uint32_t right_row(int group_bytes) {
-  const int lane = threadIdx.x % kWarp;
-  return lane / 16 * group_bytes + lane / 8 % 2 * 128 + lane % 8 * 16;
-}
-
 /** s = left . right for 16 kLeft rows in registers and 8 kRight rows in shared memory. */
 template <class T, int kWidth, int kLeft, int kRight>
 __device__ __forceinline__ void products(float (&s)[kLeft][kRight][4], const uint32_t (&left)[kLeft][kWidth / 16][4], uint32_t right, int width) {
@@ -203,19 +116,6 @@ __device__ __forceinline__ void products(float (&s)[kLeft][kRight][4], const uin
         multiply_add<T>(s[m][2 * pair], left[m][step], b[0], b[1]);
         multiply_add<T>(s[m][2 * pair + 1], left[m][step], b[2], b[3]);
       }
-    }
-  }
-}
-
-template <int kLeft, int kSteps>
-__device__ __forceinline__ void load_left(uint32_t (&left)[kLeft][kSteps][4], uint32_t rows, int width) {
-  const int group_bytes = width / 8 * 128;
-#pragma unroll
-  for (int m = 0; m < kLeft; ++m) {
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      if (step * 16 >= width) continue;
-      load_matrices(left[m][step], rows + m * 2 * group_bytes + left_row(group_bytes) + step * 256);
     }
   }
 }
@@ -363,29 +263,6 @@ __global__ __launch_bounds__(kThreads) void attention_votes_sums_kernel(const Vo
   }
 }
 
-/** Lane q of four has item i of row i in x[i]; afterwards x[i] is item i' of row q that lane i had: a transposition of 4 by 4. */
-__device__ __forceinline__ void exchange_rows(float2 (&x)[4]) {
-  const int lane = threadIdx.x % kWarp;
-#pragma unroll
-  for (int step = 1; step <= 2; step *= 2) {
-    const bool high = lane & step;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i & step) continue;
-      float2& low_item = x[i];
-      float2& high_item = x[i + step];
-      float2 other = high ? low_item : high_item;
-      other.x = __shfl_xor_sync(kAllLanes, other.x, step);
-      other.y = __shfl_xor_sync(kAllLanes, other.y, step);
-      if (high) {
-        low_item = other;
-      } else {
-        high_item = other;
-      }
-    }
-  }
-}
-
 /** Grid: tiles of keys, KV heads. */
 template <class T, int kWidth>
 __global__ __launch_bounds__(kThreads) void attention_votes_weights_kernel(const VotesShape shape) {
@@ -424,7 +301,7 @@ __global__ __launch_bounds__(kThreads) void attention_votes_weights_kernel(const
     });
     if (threadIdx.x < kTileQueries) {
       const bool valid = token + static_cast<int>(threadIdx.x) < shape.tokens;
-      const VotingQuery* queries = shape.queries + int64_t{kv_head * shape.group + member} * shape.tokens;
+      const VotingQuery* queries = shape.queries + int64_t{kv_head * shape.group + member} * shape.padded_tokens;
       async_copy16(to + query_bytes + threadIdx.x * static_cast<int>(sizeof(VotingQuery)), valid ? queries + token + threadIdx.x : queries, valid);
     }
   };
@@ -588,7 +465,7 @@ __global__ __launch_bounds__(kLanesThreads) void attention_votes_lane_weights_ke
   const int query_head = blockIdx.y, kv_head = query_head / shape.group, first_key = blockIdx.x * kLanesTile, key = first_key + lane;
   load_keys(k_shared, shape.heads[kv_head].k, first_key, width);
   const float* const q = static_cast<const float*>(shape.q) + int64_t{query_head} * width;
-  const VotingQuery* const queries = shape.queries + int64_t{query_head} * shape.tokens;
+  const VotingQuery* const queries = shape.queries + int64_t{query_head} * shape.padded_tokens;
   float* const to = shape.votes + query_head * shape.votes_stride + key;
   const bool is_voted = warp == 0 && key < shape.vote_rows;
   float votes = is_voted ? *to : 0.0f;
@@ -639,8 +516,28 @@ Status launch_votes(const VotesShape& shape, int kv_heads, CudaContext& context)
                 shape);
 }
 
+template <class T, int kWidth>
+Status launch_votes_warpgroups(const VotesShape& shape, int kv_heads, CudaContext& context) {
+  using Tiles = VotesHopperTiles<kWidth>;
+  const int64_t query_rows = int64_t{shape.tokens} * shape.group;
+  GORGON_TRY(launch(context, "attention votes", attention_votes_pack_kernel<T, kWidth>, dim3(count(int64_t{shape.padded_tokens} * kWidth / 8, 256), kv_heads * shape.group),
+                    dim3(256), 0, shape));
+  GORGON_TRY(launch(context, "attention votes", attention_votes_sums_warpgroups_kernel<T, kWidth>,
+                    dim3(shape.parts != nullptr ? count(shape.chunks, shape.block_chunks) : 1, count(query_rows, Tiles::kQueryRows), kv_heads), dim3(Tiles::kThreads),
+                    Tiles::kFirstSharedBytes, shape));
+  if (shape.parts != nullptr) {
+    GORGON_TRY(launch(context, "attention votes", attention_votes_merge_kernel<true>, dim3(count(query_rows, kMergeRows), kv_heads), dim3(kMergeRows * kMergeStretches),
+                      0, shape));
+  }
+  return launch(context, "attention votes", attention_votes_weights_warpgroups_kernel<T, kWidth>, dim3(count(shape.vote_rows, Tiles::kVoteKeys), kv_heads),
+                dim3(Tiles::kThreads), Tiles::kSecondSharedBytes, shape);
+}
+
 template <class T>
 Status launch_votes(const VotesShape& shape, int kv_heads, CudaContext& context) {
+  if (shape.packed_queries != nullptr) {
+    return shape.head_dim == 64 ? launch_votes_warpgroups<T, 64>(shape, kv_heads, context) : launch_votes_warpgroups<T, 128>(shape, kv_heads, context);
+  }
   if (shape.head_dim <= 64) return launch_votes<T, 64>(shape, kv_heads, context);
   if (shape.head_dim <= 128) return launch_votes<T, 128>(shape, kv_heads, context);
   return launch_votes<T, 256>(shape, kv_heads, context);
@@ -685,12 +582,17 @@ Status attention_votes_cuda(const AttentionVotesArgs& args, CudaContext& context
   const int64_t tiles = divide_up(query_rows, args.kv_heads * kThreads) * args.kv_heads;
   const int64_t block_chunks = shape.chunks * tiles / (int64_t{4} * context.multiprocessors + 1);
   shape.block_chunks = static_cast<int>(block_chunks < 1 ? 1 : block_chunks > kMostBlockChunks ? kMostBlockChunks : block_chunks);
-  std::byte* scratch = nullptr;
-  const int64_t queries_bytes = query_rows * static_cast<int64_t>(sizeof(VotingQuery));
+  // Not by the number of tokens: the votes of one call are those of several.
+  const bool packs = context.hopper && args.dtype != DType::kF32 && (args.head_dim == 64 || args.head_dim == 128);
+  shape.padded_tokens = static_cast<int>(round_up(args.tokens, kPaddedTokens));
+  const int64_t padded_rows = shape.padded_tokens * args.query_heads;
+  const int64_t queries_bytes = padded_rows * static_cast<int64_t>(sizeof(VotingQuery)), packed_bytes = packs ? padded_rows * args.head_dim * 2 : 0;
   const int64_t parts_bytes = splits ? query_rows * shape.chunks * static_cast<int64_t>(sizeof(float2)) : 0;
-  GORGON_TRY(context.scratch(queries_bytes + parts_bytes, &scratch));
+  std::byte* scratch = nullptr;
+  GORGON_TRY(context.scratch(queries_bytes + packed_bytes + parts_bytes, &scratch));
   shape.queries = reinterpret_cast<VotingQuery*>(scratch);
-  shape.parts = splits ? reinterpret_cast<float2*>(scratch + queries_bytes) : nullptr;
+  shape.packed_queries = packs ? scratch + queries_bytes : nullptr;
+  shape.parts = splits ? reinterpret_cast<float2*>(scratch + queries_bytes + packed_bytes) : nullptr;
   const int kv_heads = static_cast<int>(args.kv_heads);
   switch (args.dtype) {
     case DType::kBf16: return launch_votes<__nv_bfloat16>(shape, kv_heads, context);

@@ -7,7 +7,7 @@
 //
 // Three ways to go about a tile:
 //
-//   warpgroups   Hopper, heads of 64 or 128: see causal_attention_hopper.cuh (680 TFLOP/s on an H200 at D = 128, 4096 tokens, 12K rows)
+//   warpgroups   Hopper, heads of 64 or 128: see causal_attention_hopper.cuh (660 to 680 TFLOP/s on an H200 at D = 128, 4096 tokens, 12K rows)
 //   warps        16-bit values: 64 query rows, 4 warps of 16 rows by 64 keys, mma.sync; K and V are one buffer each: V arrives while the
 //                scores are made, the next K while the values are summed. A tile of the cache is one piece of memory and goes to shared
 //                memory as it is: its cores are what ldmatrix reads without a bank conflict. (240 TFLOP/s there.)

@@ -14,7 +14,7 @@ import {
   ROW_COUNTS,
   tokensOf,
 } from '../support/attention.js'
-import { isCpu, itOnCpu, POISON, POISONS } from '../support/backend.js'
+import { isCpu, POISON, POISONS } from '../support/backend.js'
 import { EPSILON, expectClose, expectSameBits, type Place, tolerance } from '../support/compare.js'
 import { fastestIsa, isas, onEveryIsa, ops } from '../support/ops.js'
 import { Output } from '../support/output.js'
@@ -96,6 +96,8 @@ describe('attention_votes against the oracle', () => {
 
   it('a whole prompt votes: more queries than a block has rows', () => {
     check({ dtype: 'bf16', headDim: 16, queryHeads: 8, kvHeads: 1, rows: 0, tokens: 65, voteRows: 65 })
+    check({ dtype: 'bf16', headDim: 128, queryHeads: 3, kvHeads: 1, rows: 70, tokens: 90, voteRows: 150, window: 100 })
+    check({ dtype: 'f16', headDim: 64, queryHeads: 2, kvHeads: 2, rows: 300, tokens: 70, voteRows: 300 })
     check({ dtype: 'f32', headDim: 16, queryHeads: 3, kvHeads: 1, rows: 140, tokens: 40, voteRows: 140 })
   })
 
@@ -114,8 +116,8 @@ describe('attention_votes against the oracle', () => {
 describe('attention_votes', () => {
   const o: VoteOptions = { dtype: 'bf16', headDim: 16, queryHeads: 4, kvHeads: 2, rows: 100, tokens: 40, voteRows: 108 }
 
-  itOnCpu('votes of one call are those of several, bit for bit', 'a call sums over its queries first', () => {
-    const { inputs, place } = setup(o)
+  it.each([16, 64])('votes of one call are those of several, bit for bit: heads of %i', (headDim) => {
+    const { inputs, place } = setup({ ...o, headDim })
     for (const isa of isas) {
       const whole = run(isa, 2, inputs, o.voteRows)
       for (const cut of [1, 12, 28, 39]) {
