@@ -8,7 +8,7 @@
 //   row 0   | block 0 | block 1 | ... |      ranks  u64 [N, slices]     2 blocks per multiprocessor over all rows, at least 1024 ids each
 //   row 1   | block 0 | block 1 | ... |
 //
-// Otherwise a node is a cluster's of 4 blocks of 256 threads, on Hopper and from 8192 ids on, and else one block's of 512. What the host knows
+// Otherwise a node is a cluster's of 4 blocks of 512 threads, on Hopper and from 8192 ids on, and else one such block's. What the host knows
 // of it is an argument of the launch; only arrays (ids that occurred, paths, biases) go to the device in a copy before. The blocks share the ids out:
 //
 //   ids     | block 0        | block 1        | block 2        | block 3        |     whole sums of 256 ids each, V' = V rounded up to that
@@ -20,7 +20,7 @@
 //   adjust -> best rank -> cut of top-k -> sum of weights -> cut of top-p -> sums of weights -> draw
 //
 // Weights are not kept: the exponential is computed anew where it is needed. What is kept of the ids is no array either but a cut, the
-// (value, id) where they end in the order of ranks. It is found by passes that measure what lies above four values at once, inside an interval
+// (value, id) where they end in the order of ranks. It is found by passes that measure what lies above three values at once, inside an interval
 // that becomes smaller until the ids in it can be sorted. Only ids in that interval cost more than two comparisons.
 //
 // Every sum has an order that depends on V alone: within a thread its own ids, then lanes, warps, blocks. All blocks and all warps make the
@@ -301,14 +301,13 @@ constexpr int kClusterBlocks = 4;
 constexpr int64_t kLeastClustered = 8192;
 /** Bytes of x that a block keeps in shared memory; more is in scratch. What every device has, beside its first-level cache. */
 constexpr int64_t kMostShared = 88 * 1024;
-/** Loads of four ids that a thread has under way before it uses the first. */
-constexpr uint32_t kBatch = 4;
 /** Ids whose weights make one sum; a block has whole ones. */
 constexpr uint32_t kSumIds = 256;
 /** Values whose tallies one pass makes. */
-constexpr int kProbes = 4;
+constexpr int kProbes = 3;
 /** Ids that are sorted rather than measured. */
 constexpr int kBandIds = 128;
+constexpr int kThreads = 512, kWarps = kThreads / kWarp, kRankers = kThreads / kBandIds;
 static_assert(kMaxTopK <= kBandIds && kSumIds % (4 * kWarp) == 0);
 
 /** What the blocks of a cluster tell each other. */
@@ -334,12 +333,9 @@ struct Shared {
 };
 
 /** Block `block` of the `kBlocks` that share a node. Every method is called by all threads of all of them, and returns the same in all. */
-template <int kBlocks, int kThreads>
+template <int kBlocks>
 class NodeBlock {
  public:
-  static constexpr int kWarps = kThreads / kWarp;
-  static constexpr int kRankers = kThreads / kBandIds;
-
   /** x: for this block's ids; sums: one for each kSumIds of them. */
   __device__ NodeBlock(Shared& shared_memory, uint32_t block, uint32_t vocab, uint32_t sums_each, float* x, double* sums)
       : shared(shared_memory), task(shared_memory.task), block_(block), vocab_(vocab), x_(x), sums_(sums) {
@@ -443,23 +439,13 @@ class NodeBlock {
   /** body(id, x) for this thread's share of the block's ids. */
   template <class Body>
   __device__ __forceinline__ void each_id(const Body& body) const {
-    constexpr uint32_t kStep = 4 * kThreads;
-    const uint32_t end = id_count();
-    for (uint32_t begin = 4 * threadIdx.x; begin < end; begin += kBatch * kStep) {
-      float4 x[kBatch];
-#pragma unroll
-      for (uint32_t i = 0; i < kBatch; ++i) {
-        if (begin + i * kStep < end) x[i] = *reinterpret_cast<const float4*>(x_ + begin + i * kStep);
-      }
-#pragma unroll
-      for (uint32_t i = 0; i < kBatch; ++i) {
-        if (begin + i * kStep >= end) break;
-        const uint32_t id = first_ + begin + i * kStep;
-        body(id, x[i].x);
-        body(id + 1, x[i].y);
-        body(id + 2, x[i].z);
-        body(id + 3, x[i].w);
-      }
+    for (uint32_t i = 4 * threadIdx.x; i < id_count(); i += 4 * kThreads) {
+      const float4 x = *reinterpret_cast<const float4*>(x_ + i);
+      const uint32_t id = first_ + i;
+      body(id, x.x);
+      body(id + 1, x.y);
+      body(id + 2, x.z);
+      body(id + 3, x.w);
     }
   }
 
@@ -544,32 +530,19 @@ class NodeBlock {
 
   /** Of kSumIds ids each, into sums; returns all of them, added up in id order. */
   __device__ double total_weight(const Warp& weights_of) {
-    constexpr uint32_t kStep = 4 * kWarp, kParts = kSumIds / kStep, kTogether = 2;
+    constexpr uint32_t kStep = 4 * kWarp;
     __syncthreads();  // sums may still be read
-    for (uint32_t begin = warp(); begin < sum_count_; begin += kTogether * kWarps) {
-      float4 x[kTogether][kParts];
+    for (uint32_t sum = warp(); sum < sum_count_; sum += kWarps) {
+      double weights = 0.0;
 #pragma unroll
-      for (uint32_t i = 0; i < kTogether; ++i) {
-#pragma unroll
-        for (uint32_t part = 0; part < kParts; ++part) {
-          const uint32_t sum = begin + i * kWarps;
-          if (sum < sum_count_) x[i][part] = *reinterpret_cast<const float4*>(x_ + sum * kSumIds + part * kStep + 4 * lane());
-        }
+      for (uint32_t part = 0; part < kSumIds; part += kStep) {
+        const uint32_t i = sum * kSumIds + part + 4 * lane(), id = first_ + i;
+        const float4 x = *reinterpret_cast<const float4*>(x_ + i);
+        weights += static_cast<double>(weights_of.weight(x.x, id)) + static_cast<double>(weights_of.weight(x.y, id + 1)) +
+                   static_cast<double>(weights_of.weight(x.z, id + 2)) + static_cast<double>(weights_of.weight(x.w, id + 3));
       }
-#pragma unroll
-      for (uint32_t i = 0; i < kTogether; ++i) {
-        const uint32_t sum = begin + i * kWarps;
-        if (sum >= sum_count_) break;
-        double weights = 0.0;
-#pragma unroll
-        for (uint32_t part = 0; part < kParts; ++part) {
-          const uint32_t id = first_ + sum * kSumIds + part * kStep + 4 * lane();
-          weights += static_cast<double>(weights_of.weight(x[i][part].x, id)) + static_cast<double>(weights_of.weight(x[i][part].y, id + 1)) +
-                     static_cast<double>(weights_of.weight(x[i][part].z, id + 2)) + static_cast<double>(weights_of.weight(x[i][part].w, id + 3));
-        }
-        weights = sum_of_lanes(weights);
-        if (lane() == 0) sums_[sum] = weights;
-      }
+      weights = sum_of_lanes(weights);
+      if (lane() == 0) sums_[sum] = weights;
     }
     __syncthreads();
     return share_partials(ordered_sum(sum_count_, [&](uint32_t sum) { return sums_[sum]; }));
@@ -708,7 +681,7 @@ class NodeBlock {
     const float top = weights_of.top;
     float high = top, low = -INFINITY;
     Tally above_high{0.0, 0}, above_low{all, INT32_MAX};
-    float probes[kProbes] = {top - width, top - 3.0f * width, top - 8.0f * width, kMeasure == Measure::kIds ? -INFINITY : top - 20.0f * width};
+    float probes[kProbes] = {top - 2.0f * width, top - 6.0f * width, kMeasure == Measure::kIds ? -INFINITY : top - 20.0f * width};
     Tally tallies[kProbes];
     tally_probes<kMeasure>(weights_of, probes[kProbes - 1], high, above_high, probes, tallies);
     if (kMeasure == Measure::kIds) {
@@ -737,10 +710,10 @@ class NodeBlock {
         const double missing = ceil((wanted - measured<kMeasure>(above_high)) / each);
         return {high, nth_equal(high, fmax(missing, 1.0))};
       }
-      // Quarters of the interval, and its middle in floats, which is another one where it is many powers of two wide.
+      // Thirds of the interval, and its middle in floats, which is another one where it is many powers of two wide.
 #pragma unroll
       for (int probe = 0; probe < kProbes - 1; ++probe) {
-        const float part = 0.25f * static_cast<float>(probe + 1), value = low * (1.0f - part) + high * part;
+        const float part = static_cast<float>(probe + 1) / kProbes, value = low * (1.0f - part) + high * part;
         probes[probe] = value > low && value < high ? value : middle;
       }
       probes[kProbes - 1] = middle;
@@ -849,9 +822,9 @@ struct RowPlan {
   int64_t block_floats;
 };
 
-/** Cluster n, or block n, owns node n. */
-template <int kBlocks, int kThreads>
-__global__ void __launch_bounds__(kThreads) posterior_node_kernel(const __grid_constant__ NodeTasks tasks, float* scratch, RowPlan plan, uint32_t vocab) {
+/** Cluster n, or block n, owns node n. Two blocks of a cluster fit on a multiprocessor: 64 nodes are one wave. */
+template <int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks == 1 ? 1 : 2) posterior_node_kernel(const __grid_constant__ NodeTasks tasks, float* scratch, RowPlan plan, uint32_t vocab) {
   __shared__ Shared shared;
   extern __shared__ float4 row[];
   let_next_start();
@@ -860,7 +833,7 @@ __global__ void __launch_bounds__(kThreads) posterior_node_kernel(const __grid_c
   __syncthreads();
   float* own = scratch + (static_cast<int64_t>(blockIdx.y) * kBlocks + blockIdx.x) * plan.block_floats;
   float* x = plan.is_shared ? reinterpret_cast<float*>(row) : own + (2 * plan.sums_each + 3) / 4 * 4;
-  NodeBlock<kBlocks, kThreads>(shared, blockIdx.x, vocab, plan.sums_each, x, reinterpret_cast<double*>(own)).answer();
+  NodeBlock<kBlocks>(shared, blockIdx.x, vocab, plan.sums_each, x, reinterpret_cast<double*>(own)).answer();
 }
 
 // ---- the process's side ----
@@ -953,23 +926,30 @@ struct Occurring {
 };
 
 Occurring occurring_of(const PosteriorNode& node, int64_t vocab) {
-  constexpr int64_t kTogether = 8;
+  // Most ids do not occur: 64 at a time are looked at, as vectors can, and then those that do are picked out of eight at a time.
+  constexpr int64_t kTogether = 64, kWord = 8;
   Occurring found{node.in_prompt, node.output_counts, {}, {}};
-  const auto look = [&](int64_t id) {
-    const int32_t count = node.output_counts != nullptr ? node.output_counts[id] : 0;
-    if (count <= 0 && (node.in_prompt == nullptr || node.in_prompt[id] == 0)) return;
-    found.ids.push_back(static_cast<int32_t>(id));
-    found.counts.push_back(static_cast<float>(count > 0 ? count : 0));
-  };
-  int64_t id = 0;
-  for (; id + kTogether <= vocab; id += kTogether) {
-    uint64_t any[1 + kTogether / 2] = {};
-    if (node.in_prompt != nullptr) std::memcpy(any, node.in_prompt + id, kTogether);
-    if (node.output_counts != nullptr) std::memcpy(any + 1, node.output_counts + id, kTogether * sizeof(int32_t));
-    if ((any[0] | any[1] | any[2] | any[3] | any[4]) == 0) continue;
-    for (int64_t i = id; i < id + kTogether; ++i) look(i);
+  for (int64_t first = 0; first < vocab; first += kTogether) {
+    const int64_t here = first + kTogether < vocab ? kTogether : vocab - first;
+    uint8_t any[kTogether] = {};
+    if (node.in_prompt != nullptr) {
+      for (int64_t i = 0; i < here; ++i) any[i] = node.in_prompt[first + i] != 0 ? 1 : 0;
+    }
+    if (node.output_counts != nullptr) {
+      for (int64_t i = 0; i < here; ++i) any[i] |= node.output_counts[first + i] > 0 ? 1 : 0;
+    }
+    for (int64_t word = 0; word < kTogether; word += kWord) {
+      uint64_t eight = 0;
+      std::memcpy(&eight, any + word, kWord);
+      if (eight == 0) continue;
+      for (int64_t id = first + word; id < first + word + kWord; ++id) {
+        if (any[id - first] == 0) continue;
+        const int32_t count = node.output_counts != nullptr ? node.output_counts[id] : 0;
+        found.ids.push_back(static_cast<int32_t>(id));
+        found.counts.push_back(static_cast<float>(count > 0 ? count : 0));
+      }
+    }
   }
-  for (; id < vocab; ++id) look(id);
   return found;
 }
 
@@ -1107,9 +1087,9 @@ void take_results(PosteriorNode& node, const NodeTask& task) {
 }
 
 /** As launch() of cuda_context.h, of clusters. */
-template <int kBlocks, int kThreads>
+template <int kBlocks>
 Status launch_nodes(CudaContext& context, int64_t count, const NodeTasks& tasks, float* scratch, const RowPlan& plan, int64_t vocab) {
-  const auto kernel = posterior_node_kernel<kBlocks, kThreads>;
+  const auto kernel = posterior_node_kernel<kBlocks>;
   const int64_t shared_bytes = plan.is_shared ? plan.sums_each * kSumIds * static_cast<int64_t>(sizeof(float)) : 0;
   GORGON_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kMostShared)), "posterior");
   cudaLaunchAttribute attributes[2] = {};
@@ -1162,7 +1142,7 @@ Status choose_from_rows(PosteriorNode* nodes, int64_t count, int64_t vocab, Cuda
   for (int64_t n = 0; n < count; ++n) tasks.nodes[n].answer->is_done = 0;
   if (inputs.bytes > 0) GORGON_CUDA_TRY(cudaMemcpyAsync(scratch, pinned, inputs.bytes, cudaMemcpyHostToDevice, context.stream), "posterior");
   float* rows = reinterpret_cast<float*>(scratch + input_bytes);
-  const auto launch_any = is_clustered ? launch_nodes<kClusterBlocks, 256> : launch_nodes<1, 512>;
+  const auto launch_any = is_clustered ? launch_nodes<kClusterBlocks> : launch_nodes<1>;
   GORGON_TRY(launch_any(context, count, tasks, rows, plan, vocab));
   for (int64_t n = 0; n < count; ++n) {
     GORGON_TRY(watch(context, [&] { return seen(&tasks.nodes[n].answer->is_done) != 0; }));
