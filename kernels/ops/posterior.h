@@ -24,8 +24,8 @@
 // Limits      1 <= V < 2^31; every id in [0, V); logprobs <= 64; temperature 0 or at least 0.001.
 // Odd logits  NaN counts as -infinity, and -infinity is never chosen; +infinity counts as the largest float. Where every adjusted logit
 //             is -infinity, the arg max of the raw logits is chosen (all of them NaN: id 0), with probability 1 and entropy 0.
-// Numerics    adjustments, weights in f32, each operation rounded, exp from simd.h; sums of weights in f64.
-// Row result  independent of N, of the threads and of the instruction set, bit for bit.
+// Numerics    adjustments, weights in f32, each operation rounded, exp from simd.h, on CUDA its own expf; sums of weights in f64.
+// Row result  independent of N, of the threads and, on the CPU, of the instruction set, bit for bit.
 // Cost        a plain greedy node reads its logits once; another goes over V floats of scratch 5 to 30 times and sorts at most 512 ids.
 // Errors      ERR_SHAPE, ERR_OUT_OF_MEMORY.
 // Source      sample-then-match is lossless: SpecInfer paper; typical acceptance: Medusa paper, "Typical Acceptance"; repetition penalty:
