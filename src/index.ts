@@ -5,7 +5,7 @@ export { type ErrorCode, GorgonError, isGorgonError } from './errors.js'
 export type { Generation } from './generation.js'
 export { type HeadsSummary, inspect, type ModelReport, type ModelSummary, type WeightsSummary } from './inspect.js'
 export { demoModel, loadEngine } from './load-engine.js'
-export { type BackendInfo, packageRoot } from './native.js'
+export { type BackendInfo, type DeviceInfo, packageRoot } from './native.js'
 export {
   type GenerateOptionsInput,
   type GenerateOptionsInput as GenerateOptions,
