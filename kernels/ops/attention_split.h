@@ -12,12 +12,13 @@ constexpr int64_t kAttentionChunk = 64;
 constexpr int64_t kLeastSplitRows = 128;
 
 /**
- * The split of a session with `rows` rows after its prompt. Short caches want many blocks at once, long ones few states per query: 8 KV heads
- * times 32 to 64 splits are as many blocks as an H200 runs at a time.
+ * The split of a session with `rows` rows after its prompt. Short caches want many blocks at once, long ones few states per query: on an H200, 8 KV
+ * heads of 128, one node (64 nodes): 2048 rows take 7.8 (24.8) us in splits of 128, 8.4 (18.4) in splits of 256; 16384 rows 30 (139) in splits of
+ * 256, 23 (79) in splits of 512.
  */
 static inline int64_t attention_split_rows(int64_t rows) {
   int64_t split = rows <= 1024 ? kLeastSplitRows : 2 * kLeastSplitRows;
-  while (split * 64 < rows) split *= 2;
+  while (split * 32 < rows) split *= 2;
   return split;
 }
 

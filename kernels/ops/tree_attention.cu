@@ -7,15 +7,16 @@
 // Two kernels. split: a block owns one split of a KV head and a block of query rows; a ring of chunks is copied ahead of it, K and V of 64 rows in
 // one piece each (cores.h). A team of kTeam warps owns a tile of 16 query rows and goes over the chunks in order:
 //
-//   scores   q k^T by mma, each warp its share of the 64 keys         the maximum of a row goes over the team through shared memory
+//   scores   q k^T, each warp its share of the 64 keys                the maximum of a row goes over the team through shared memory
 //   weights  e^(s - m), rounded to the dtype of V                     exchanged through shared memory, too
 //   sums     o += p v in groups of 16 keys, each warp its columns     l = p 1, by one more mma with a column of ones
 //
-// With few query rows a team is four warps, which share one tile's latency; with many, one warp, which keeps everything in registers.
-// merge: a warp per query head of a node (and 64 columns) adds up the splits in order.
+// With few query rows a team is two or four warps, which share one tile's latency; with many, one warp, which keeps everything in registers. Then, on
+// Hopper, four such warps multiply as one warpgroup, by wgmma, straight from the cache's layout. It has the bits of mma.sync: none of 75 million
+// sums differed on an H200, over wide exponents too, and the exactness tests go on comparing one node by mma with 64 nodes by wgmma.
 //
-// Before the kernel before them is done, blocks already read what no kernel writes: the items, which are uploaded before the first kernel of a step
-// is launched, and what they point to but for K, V and positions. K and V are only asked for, into L2, where it does not matter who writes them.
+// States are written as mma leaves them, 512 bytes of a warp in one piece: rows by rows they took three times as long. merge: a block per tile and 32
+// columns adds up the splits in order.
 //
 // Chunks whole below R are the same for all nodes. The one or two that reach R, the tail, lie within 128 neighbouring rows, whatever the tree: both
 // are in shared memory, and ldmatrix, which takes an address per row of 16 bytes, picks the rows of a node's path. Only groups of 16 keys that reach
@@ -23,14 +24,21 @@
 // row's numbers depend on the number of its keys and on split_rows alone: rows of an mma know nothing of each other, a weight of zero and a masked
 // group add exactly nothing, a maximum does not depend on order, and an unchanged one rescales by exactly 1.
 //
+// Before the kernel before them is done, blocks already read what no kernel writes: the items, which are uploaded before the first kernel of a step
+// is launched, and what they point to but for K, V and positions. K and V are only asked for, into L2, where it does not matter who writes them.
+//
 // e^x is ex2.approx, within 2^-22: far below the rounding of the weights to bf16 or f16. f32 has kernels of its own, which use expf.
+//
+// What a block takes on an H200, 2048 rows in 16 splits, 16 nodes, in us: 0.7 from the end of the kernel before to its queries, 0.7 to its first
+// chunk, 1.2 for each chunk (0.9 with one node), 3.2 for a tail (1.6), 0.8 to store, 0.6 until merge may begin, 1.5 to merge.
 #include "ops/tree_attention.h"
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "common/cuda_context.h"
-#include "common/hopper.cuh"
+#include "common/wgmma.cuh"
 #include "ops/attention_split.h"
 
 namespace gorgon {
@@ -62,11 +70,14 @@ struct SplitParameters {
   int block_nodes;
   /** Of scores, into the exponent: log2(e) / sqrt(D); for f32 kernels 1 / sqrt(D). */
   float scale;
-  /** Room for states, per query head of a token. */
-  int64_t splits;
-  /** f32 [tokens, Hq, splits, width]: weighted sums of values. */
-  float* sums;
-  /** [tokens, Hq, splits]: m, in the exponent's units, and l. */
+  /** Room for states, per tile. */
+  int splits;
+  /** Room for tiles, per KV head. */
+  int tiles;
+  /** f32 [Hkv, tiles, splits][width / 8][32 lanes][4]: weighted sums of values, as mma leaves them: lane l has columns 2 (l % 4), + 1 of rows l / 4
+   *  and l / 4 + 8. */
+  float4* sums;
+  /** [Hkv, tiles, splits][16]: m, in the exponent's units, and l of each row. */
   float2* totals;
 };
 
@@ -102,6 +113,12 @@ __device__ __forceinline__ int first_visible_key(const PassItem& item, const KvH
   if (low < rows) return low;
   const int64_t into_path = oldest - item.position;
   return rows + static_cast<int>(into_path > 0 ? into_path : 0);
+}
+
+/** Of a tile of an item: first state among all. Items follow each other; each starts a tile. */
+__device__ __forceinline__ int64_t first_state(const PassItem& item, int item_index, int kv_head, int tile, int group, int tiles, int splits) {
+  const int before = static_cast<int>(item.first) * group / kTileRows + item_index;
+  return (static_cast<int64_t>(kv_head) * tiles + before + tile) * splits;
 }
 
 /** Which part of the keys and of the query rows a block owns, and what it has to copy for it. */
@@ -144,7 +161,8 @@ struct Ring<false, 2> {
   const RingShared* own;
   int half_bytes;
 
-  __device__ __forceinline__ Ring(std::byte* slots, RingShared* own, int width) : slots(shared_address(slots)), own(own), half_bytes(kChunk * width * 2) {}
+  __device__ __forceinline__ Ring(std::byte* slots, RingShared* own, int width)
+      : slots(shared_address(slots)), own(own), half_bytes(kChunk * width * 2) {}
   __device__ __forceinline__ uint32_t slot(int load) const { return slots + load % 2 * 2 * half_bytes; }
   __device__ __forceinline__ void start(const KvHead& head, int) {
     if (threadIdx.x == 0) {
@@ -258,7 +276,7 @@ struct Tail {
 };
 
 /** What one warp of a team holds of its tile. Lane l holds the query rows l / 4 and l / 4 + 8, as mma does. */
-template <class T, int kWidth, int kTeam>
+template <class T, int kWidth, int kTeam, bool kGroupwise>
 struct Tile {
   static constexpr int kSteps = kWidth / 16;
   static constexpr int kGroups = kChunkGroups / kTeam;
@@ -344,11 +362,25 @@ struct Tile {
     }
   }
 
+  /** Of a chunk that is the same for all rows. With kGroupwise four warps, and so four tiles, at once: they call it together. */
   __device__ __forceinline__ void shared_scores(uint32_t k, float (&s)[kGroups][2][4]) const {
-    uint32_t address[kGroups];
+    if constexpr (kGroupwise) {
+#ifdef GORGON_SM90A
+      auto& d = reinterpret_cast<float(&)[kChunk / 2]>(s);
+      wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < kGroups; ++i) address[i] = k + k_start + i * group_bytes();
-    multiply_keys<kGroups>(address, s);
+      for (int step = 0; step < kSteps; ++step) {
+        Wgmma<T, kChunk>::run(d, q[step], wgmma_operand(k + step * 256, kCoreElements * 2, width * 16), step > 0);
+      }
+      wgmma_commit();
+      wgmma_wait<0>();
+#endif
+    } else {
+      uint32_t address[kGroups];
+#pragma unroll
+      for (int i = 0; i < kGroups; ++i) address[i] = k + k_start + i * group_bytes();
+      multiply_keys<kGroups>(address, s);
+    }
   }
 
   template <int kCount>
@@ -512,12 +544,27 @@ struct Tile {
   }
 
   __device__ __forceinline__ void shared_values(const uint32_t (&p)[kOwnWeights][4], uint32_t v) {
+    if constexpr (kGroupwise) {
+#ifdef GORGON_SM90A
+      auto& d = reinterpret_cast<float(&)[kWidth / 2]>(sums);
+      wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < kChunkGroups; ++i) {
-      uint32_t group[4];
-      take_weights(p, i, group);
-      multiply_add<T>(totals, group, pair_of_ones<T>(), pair_of_ones<T>());
-      multiply_values(group, v + v_start + i * group_bytes());
+      for (int i = 0; i < kChunkGroups; ++i) {
+        Wgmma<T, kWidth>::run_transposed(d, p[i], wgmma_operand(v + i * group_bytes(), width * 16, kCoreElements * 2), 1);
+      }
+      wgmma_commit();
+#pragma unroll
+      for (int i = 0; i < kChunkGroups; ++i) multiply_add<T>(totals, p[i], pair_of_ones<T>(), pair_of_ones<T>());
+      wgmma_wait<0>();
+#endif
+    } else {
+#pragma unroll
+      for (int i = 0; i < kChunkGroups; ++i) {
+        uint32_t group[4];
+        take_weights(p, i, group);
+        multiply_add<T>(totals, group, pair_of_ones<T>(), pair_of_ones<T>());
+        multiply_values(group, v + v_start + i * group_bytes());
+      }
     }
   }
 
@@ -553,8 +600,13 @@ __device__ __forceinline__ float exp_of_difference<float>(float x) { return expf
 template <class T>
 __device__ __forceinline__ float state_weight(float m, float top) { return top == -INFINITY ? 0.0f : exp_of_difference<T>(__fsub_rn(m, top)); }
 
-template <class T>
 __device__ __forceinline__ float merged(float sum, float total) { return __fdiv_rn(sum, total == 0.0f ? 1.0f : total); }
+
+/** Two neighbours, the first at an even index. */
+template <class T>
+__device__ __forceinline__ void store_pair(T* to, float first, float second) { *reinterpret_cast<uint32_t*>(to) = pack_pair<T>(first, second); }
+template <>
+__device__ __forceinline__ void store_pair(float* to, float first, float second) { *reinterpret_cast<float2*>(to) = make_float2(first, second); }
 
 // ---- the kernels of bf16 and f16 ----
 
@@ -569,7 +621,9 @@ struct SplitShape {
   static constexpr int kBlockRows = kTeams * kTileRows;
   /** Blocks that share a multiprocessor's 227 KiB: where registers allow, two, one of which computes while the other starts or ends. */
   static constexpr int kBlocks = kWarps == 4 && kWidth < 256 ? 2 : 1;
-  static constexpr int kStages = kBulk ? 200 * 1024 / kBlocks / (2 * kChunk * kWidth * 2) : 2;
+  /** Where many chunks pass through one block, its ring is all there is on the multiprocessor. Otherwise the next kernel's blocks shall find room. */
+  static constexpr int kRingBytes = (kWidth == 256 || (kWarps == 8 && kTeam == 1) ? 200 : 100) * 1024;
+  static constexpr int kStages = kBulk ? kRingBytes / (2 * kChunk * kWidth * 2) : 2;
 
   __host__ __device__ static SharedLayout layout(int width, int block_nodes) {
     // Behind the last chunk, where heads are narrower than the kernel: ldmatrix reads it, but nobody uses it.
@@ -594,6 +648,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
   {
     using Shape = SplitShape<kWidth, kWarps, kTeam, kBulk>;
     constexpr int kBlockRows = Shape::kBlockRows;
+    constexpr bool kGroupwise = kBulk && kTeam == 1;  // four warps with a tile each multiply as one, by wgmma
+    using SplitTile = Tile<T, kWidth, kTeam, kGroupwise>;
     extern __shared__ __align__(128) std::byte shared[];
     let_next_start();
 
@@ -657,13 +713,10 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
     const bool has_tail = first_tail < part.last_chunk;
     part.loads = part.shared_loads + (has_tail ? (committed + tokens > tail_key + kChunk ? 2 : 1) : 0);
 
-    wait_for_previous();
-    if (split_begin >= most_end) return;
-    ring.fill_first(part);
-
-    Tile<T, kWidth, kTeam> tile;
+    SplitTile tile;
     const int team = warp / kTeam, tile_row = part.first_row + team * kTileRows;
-    const bool active = tile_row < part.rows;
+    // Warps that multiply as one do so for rows that do not exist, too.
+    const bool active = (kGroupwise ? tile_row / (4 * kTileRows) * (4 * kTileRows) : tile_row) < part.rows;
     tile.width = width;
     tile.k_start = tile.k_offset(tile.member() * tile.kGroups * kGroupKeys + tile.k_key());
     tile.v_start = tile.v_offset(tile.v_key());
@@ -683,6 +736,9 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
     tile.first_node = tile_row / group - part.first_node;
     tile.last_node = (min(tile_row + kTileRows, part.rows) - 1) / group - part.first_node;
     tile.most_end = __reduce_max_sync(kAllLanes, max(tile.node[0] < 0 ? 0 : end[tile.node[0]], tile.node[1] < 0 ? 0 : end[tile.node[1]]));
+    wait_for_previous();
+    if (split_begin >= most_end) return;
+    ring.fill_first(part);
 #pragma unroll
     for (int step = 0; step < tile.kSteps; ++step) {
 #pragma unroll
@@ -693,8 +749,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
     }
 
     const uint32_t v_start = kChunk * width * 2;
-    float s[Tile<T, kWidth, kTeam>::kGroups][2][4];
-    uint32_t p[Tile<T, kWidth, kTeam>::kOwnWeights][4];
+    float s[SplitTile::kGroups][2][4];
+    uint32_t p[SplitTile::kOwnWeights][4];
     for (int load = 0; load < part.shared_loads; ++load) {
       const uint32_t slot = ring.acquire(part, load);
       if (active) {
@@ -724,23 +780,22 @@ __global__ void __launch_bounds__(kWarps* kWarp, SplitShape<kWidth, kWarps, kTea
       }
     }
 
+    const int row_tile = static_cast<int>(blockIdx.x) % parameters.row_blocks * (kBlockRows / kTileRows) + team;
+    if (row_tile * kTileRows >= item.tokens * group) return;
+    const int kv_head = static_cast<int>(blockIdx.x) / parameters.row_blocks;
+    const int64_t state = first_state(item, blockIdx.z, kv_head, row_tile, group, parameters.tiles, parameters.splits) + blockIdx.y;
+    float4* sums = parameters.sums + state * (width / 8) * kWarp + lane;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = static_cast<int>(blockIdx.x) % parameters.row_blocks * kBlockRows + team * kTileRows + lane / 4 + 8 * r;
-      if (row >= item.tokens * group) continue;
-      const int64_t token = item.first + row / group, query_head = static_cast<int>(blockIdx.x) / parameters.row_blocks * group + row % group;
-      const int64_t state = (token * parameters.query_heads + query_head) * parameters.splits + blockIdx.y;
+    for (int j = 0; j < tile.kPairs; ++j) {
 #pragma unroll
-      for (int j = 0; j < tile.kPairs; ++j) {
-#pragma unroll
-        for (int t = 0; t < 2; ++t) {
-          const int column = (tile.member() * tile.kPairs + j) * 16 + t * 8 + lane % 4 * 2;
-          if (column < width) {
-            *reinterpret_cast<float2*>(parameters.sums + state * width + column) = make_float2(tile.sums[j][t][2 * r], tile.sums[j][t][2 * r + 1]);
-          }
-        }
+      for (int t = 0; t < 2; ++t) {
+        const int eighth = (tile.member() * tile.kPairs + j) * 2 + t;
+        if (eighth < width / 8) sums[eighth * kWarp] = make_float4(tile.sums[j][t][0], tile.sums[j][t][1], tile.sums[j][t][2], tile.sums[j][t][3]);
       }
-      if (tile.member() == 0 && lane % 4 == 0) parameters.totals[state] = tile.total(r);
+    }
+    if (tile.member() == 0 && lane % 4 == 0) {
+      parameters.totals[state * kTileRows + lane / 4] = tile.total(0);
+      parameters.totals[state * kTileRows + lane / 4 + 8] = tile.total(1);
     }
   }
 }
@@ -809,95 +864,115 @@ __global__ void __launch_bounds__(kPlainWarps* kWarp, 2) tree_attention_plain_ke
       }
     }
   }
-  const int64_t state = ((item.first + node) * parameters.query_heads + query_head) * parameters.splits + blockIdx.y;
+  const int64_t state = first_state(item, blockIdx.z, kv_head, row / kTileRows, parameters.group, parameters.tiles, parameters.splits) + blockIdx.y;
+  const int tile_row = row % kTileRows;
+  auto* out = reinterpret_cast<float*>(parameters.sums + state * (width / 8) * kWarp);
 #pragma unroll
   for (int c = 0; c < kPlainColumns; ++c) {
-    if (c * kWarp + lane < width) parameters.sums[state * width + c * kWarp + lane] = sums[c];
+    const int d = c * kWarp + lane;
+    if (d < width) out[(d / 8 * kWarp + tile_row % 8 * 4 + d % 8 / 2) * 4 + tile_row / 8 * 2 + d % 2] = sums[c];
   }
-  if (lane == 0) parameters.totals[state] = make_float2(top, total);
+  if (lane == 0) parameters.totals[state * kTileRows + tile_row] = make_float2(top, total);
 }
 
 // ---- merging ----
 
 constexpr int kMergeWarps = 4;
-constexpr int kMergeColumns = 2 * kWarp;
 /** States whose sums are asked for at the same time. */
 constexpr int kMergeAhead = 16;
+/** States whose weights are in shared memory at the same time. */
+constexpr int kMergeStates = 64;
 
-struct MergeParameters {
-  const PassItem* items;
-  int item_count;
-  int query_heads;
-  int head_dim;
-  int width;
-  int64_t tokens;
-  int64_t splits;
-  const float* sums;
-  const float2* totals;
-  void* out;
-};
-
-/** A warp owns 64 columns of a query head of a token: the maximum over all states first, then sums in the order of the splits. */
+/** A block owns a tile and 32 columns of it, a warp 8 of them. All threads share out the rows' weights, while the first sums are on their way. */
 template <class T>
-__global__ void __launch_bounds__(kMergeWarps* kWarp) tree_attention_merge_kernel(const MergeParameters parameters) {
+__global__ void __launch_bounds__(kMergeWarps* kWarp) tree_attention_merge_kernel(const SplitParameters parameters, void* out) {
+  constexpr int kParts = kMergeWarps * kWarp / kTileRows;
+  /** exp(m - top) and l. */
+  __shared__ float2 weights[kMergeStates][kTileRows];
+  __shared__ float tops[kParts][kTileRows];
   let_next_start();
-  const int lane = threadIdx.x % kWarp, pieces = (parameters.width + kMergeColumns - 1) / kMergeColumns;
-  const int64_t work = static_cast<int64_t>(blockIdx.x) * kMergeWarps + threadIdx.x / kWarp;
-  const int64_t row = work / pieces, token = row / parameters.query_heads;
-  const int column = static_cast<int>(work % pieces) * kMergeColumns + 2 * lane;
-
-  int states = 0;
-  for (int first = 0; first < parameters.item_count; first += kWarp) {
-    int here = 0;
-    if (first + lane < parameters.item_count) {
-      const PassItem& item = parameters.items[first + lane];
-      const int64_t node = token - item.first;
-      if (node >= 0 && node < item.tokens) here = static_cast<int>(item.rows + item.depths[node]) / static_cast<int>(item.split_rows) + 1;
-    }
-    states = max(states, static_cast<int>(__reduce_max_sync(kAllLanes, here)));
+  const PassItem& item = parameters.items[blockIdx.z];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int eighths = parameters.width / 8, eighth = static_cast<int>(blockIdx.y) * kMergeWarps + warp;
+  const int tile = blockIdx.x / parameters.kv_heads, kv_head = blockIdx.x % parameters.kv_heads, group = parameters.group;
+  const int rows = static_cast<int>(item.tokens) * group;
+  if (tile * kTileRows >= rows) {
+    wait_for_previous();
+    return;
   }
+  // Of the row whose weights this thread makes, then of the two whose sums it adds up.
+  const int own_row = threadIdx.x % kTileRows, part = threadIdx.x / kTileRows;
+  int own_count = 0;
+  if (tile * kTileRows + own_row < rows) {
+    own_count = (static_cast<int>(item.rows) + item.depths[(tile * kTileRows + own_row) / group]) / static_cast<int>(item.split_rows) + 1;
+  }
+  const int most = __reduce_max_sync(kAllLanes, own_count);
+  const int count[2] = {__shfl_sync(kAllLanes, own_count, lane / 4), __shfl_sync(kAllLanes, own_count, lane / 4 + 8)};
+  const int64_t state = first_state(item, blockIdx.z, kv_head, tile, group, parameters.tiles, parameters.splits);
+  const float4* sums = parameters.sums + (state * eighths + (eighth < eighths ? eighth : 0)) * kWarp + lane;
+  const float2* totals = parameters.totals + state * kTileRows + own_row;
   wait_for_previous();
-  if (token >= parameters.tokens) return;
 
-  const float2* totals = parameters.totals + row * parameters.splits;
-  const bool has_column = column < parameters.width;
-  const float* sums = parameters.sums + row * parameters.splits * parameters.width + (has_column ? column : 0);
-  float2 next[kMergeAhead];
+  float4 next[kMergeAhead];
 #pragma unroll
   for (int i = 0; i < kMergeAhead; ++i) {
-    if (i < states) next[i] = *reinterpret_cast<const float2*>(sums + static_cast<int64_t>(i) * parameters.width);
+    if (i < most) next[i] = sums[static_cast<int64_t>(i) * eighths * kWarp];
   }
-  float2 own = lane < states ? totals[lane] : make_float2(-INFINITY, 0.0f);
-  float top = own.x;
-  for (int s = lane + kWarp; s < states; s += kWarp) top = fmaxf(top, totals[s].x);
-  top = warp_max(top);
-  float total = 0.0f;
-  float2 sum = make_float2(0.0f, 0.0f);
-  for (int first = 0; first < states; first += kMergeAhead) {
-    if (first > 0) {
-      if (first % kWarp == 0) own = first + lane < states ? totals[first + lane] : make_float2(-INFINITY, 0.0f);
+  float2 own[kMergeStates / kParts];
+  float top = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kMergeStates / kParts; ++i) {
+    const int s = part + i * kParts;
+    own[i] = s < own_count ? totals[s * kTileRows] : make_float2(-INFINITY, 0.0f);
+  }
+#pragma unroll
+  for (int i = 0; i < kMergeStates / kParts; ++i) top = fmaxf(top, own[i].x);
+  for (int s = kMergeStates + part; s < own_count; s += kParts) top = fmaxf(top, totals[s * kTileRows].x);
+  tops[part][own_row] = top;
+  __syncthreads();  // of the maxima
+#pragma unroll
+  for (int i = 0; i < kParts; ++i) top = fmaxf(top, tops[i][own_row]);
+
+  float total[2] = {}, sum[4] = {};
+  for (int batch = 0; batch < most; batch += kMergeStates) {
+    if (batch > 0) __syncthreads();  // everybody is done with the weights before
+#pragma unroll
+    for (int i = 0; i < kMergeStates / kParts; ++i) {
+      const int s = part + i * kParts;
+      if (batch > 0 && batch + s < own_count) own[i] = totals[(batch + s) * kTileRows];
+      if (batch + s < own_count) weights[s][own_row] = make_float2(state_weight<T>(own[i].x, top), own[i].y);
+    }
+    __syncthreads();  // of the weights
+    for (int first = batch; first < most && first < batch + kMergeStates; first += kMergeAhead) {
+      if (first > 0) {
+#pragma unroll
+        for (int i = 0; i < kMergeAhead; ++i) {
+          if (first + i < most) next[i] = sums[static_cast<int64_t>(first + i) * eighths * kWarp];
+        }
+      }
 #pragma unroll
       for (int i = 0; i < kMergeAhead; ++i) {
-        if (first + i < states) next[i] = *reinterpret_cast<const float2*>(sums + static_cast<int64_t>(first + i) * parameters.width);
-      }
-    }
-    const float weight = state_weight<T>(own.x, top);
+        const float values[4] = {next[i].x, next[i].y, next[i].z, next[i].w};
 #pragma unroll
-    for (int i = 0; i < kMergeAhead; ++i) {
-      const float w = __shfl_sync(kAllLanes, weight, (first + i) % kWarp), l = __shfl_sync(kAllLanes, own.y, (first + i) % kWarp);
-      if (first + i < states) {
-        total = __fmaf_rn(w, l, total);
-        sum.x = __fmaf_rn(w, next[i].x, sum.x);
-        sum.y = __fmaf_rn(w, next[i].y, sum.y);
+        for (int r = 0; r < 2; ++r) {
+          if (first + i >= count[r]) continue;
+          const float2 w = weights[first - batch + i][lane / 4 + 8 * r];
+          total[r] = __fmaf_rn(w.x, w.y, total[r]);
+          sum[2 * r] = __fmaf_rn(w.x, values[2 * r], sum[2 * r]);
+          sum[2 * r + 1] = __fmaf_rn(w.x, values[2 * r + 1], sum[2 * r + 1]);
+        }
       }
     }
   }
-  if (column < parameters.head_dim) {  // head_dim is even: both columns exist
-    auto* out = static_cast<T*>(parameters.out);
-    const int64_t depth = static_cast<int64_t>(parameters.query_heads) * parameters.head_dim;
-    const int64_t at = core_element(token, row % parameters.query_heads * parameters.head_dim + column, depth);
-    out[at] = from_float<T>(merged<T>(sum.x, total));
-    out[at + 1] = from_float<T>(merged<T>(sum.y, total));
+  const int column = eighth * 8 + lane % 4 * 2;
+  if (column >= parameters.head_dim) return;  // head_dim is even: otherwise both columns exist
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = tile * kTileRows + lane / 4 + 8 * r;
+    if (row >= rows) continue;
+    const int64_t at = core_element(item.first + row / group, static_cast<int64_t>(kv_head * group + row % group) * parameters.head_dim + column,
+                                    static_cast<int64_t>(parameters.query_heads) * parameters.head_dim);
+    store_pair(static_cast<T*>(out) + at, merged(sum[2 * r], total[r]), merged(sum[2 * r + 1], total[r]));
   }
 }
 
@@ -913,6 +988,9 @@ Status launch_split(SplitParameters parameters, int64_t item_count, int64_t most
                 Shape::layout(parameters.width, parameters.block_nodes).bytes, parameters);
 }
 
+/** Up to here a block goes over few chunks and what counts is how soon it has: more warps share a tile. Beyond, how much all blocks get through. */
+constexpr int kFewSplits = 18;
+
 template <class T, int kWidth, bool kBulk>
 Status launch_split(const SplitParameters& parameters, int64_t item_count, int64_t most_query_rows, CudaContext& context) {
   if (most_query_rows <= kTileRows) return launch_split<T, kWidth, 4, 4, kBulk>(parameters, item_count, most_query_rows, context);
@@ -920,6 +998,7 @@ Status launch_split(const SplitParameters& parameters, int64_t item_count, int64
     return launch_split<T, kWidth, 8, 2, kBulk>(parameters, item_count, most_query_rows, context);
   } else {
     if (most_query_rows > 4 * kTileRows) return launch_split<T, kWidth, 8, 1, kBulk>(parameters, item_count, most_query_rows, context);
+    if (parameters.splits <= kFewSplits) return launch_split<T, kWidth, 8, 2, kBulk>(parameters, item_count, most_query_rows, context);
     return launch_split<T, kWidth, 4, 1, kBulk>(parameters, item_count, most_query_rows, context);
   }
 }
@@ -944,19 +1023,30 @@ Status launch_plain(SplitParameters parameters, int64_t item_count, int64_t most
 }
 
 template <class T>
-Status launch_merge(const MergeParameters& parameters, CudaContext& context) {
-  const int64_t warps = parameters.tokens * parameters.query_heads * divide_up(parameters.width, kMergeColumns);
-  return launch(context, "tree_attention", tree_attention_merge_kernel<T>, static_cast<unsigned>(divide_up(warps, kMergeWarps)), kMergeWarps * kWarp, 0, parameters);
+Status launch_merge(const SplitParameters& parameters, void* out, int64_t item_count, int64_t most_query_rows, CudaContext& context) {
+  const dim3 grid(static_cast<unsigned>(divide_up(most_query_rows, kTileRows) * parameters.kv_heads),
+                  static_cast<unsigned>(divide_up(parameters.width / 8, kMergeWarps)), static_cast<unsigned>(item_count));
+  return launch(context, "tree_attention", tree_attention_merge_kernel<T>, grid, kMergeWarps * kWarp, 0, parameters, out);
+}
+
+template <class T>
+Status launch_both(const SplitParameters& parameters, void* out, int64_t item_count, int64_t most_query_rows, CudaContext& context) {
+  if constexpr (std::is_same_v<T, float>) {
+    GORGON_TRY(launch_plain(parameters, item_count, most_query_rows, context));
+  } else {
+    GORGON_TRY(launch_split<T>(parameters, item_count, most_query_rows, context));
+  }
+  return launch_merge<T>(parameters, out, item_count, most_query_rows, context);
 }
 
 }  // namespace
 
 Status tree_attention_cuda(const TreeAttentionArgs& args, CudaContext& context) {
   const int64_t width = core_head_width(args.head_dim), least_split = args.least_split_rows > 0 ? args.least_split_rows : kLeastSplitRows;
-  const int64_t splits = divide_up(args.most_rows, least_split), states = args.tokens * args.query_heads * splits;
-  float* sums = nullptr;
-  GORGON_TRY(context.scratch(states * (width + 2), &sums));
-  auto* totals = reinterpret_cast<float2*>(sums + states * width);
+  const int64_t group = args.query_heads / args.kv_heads, splits = divide_up(args.most_rows, least_split);
+  const int64_t tiles = args.tokens * group / kTileRows + args.item_count + 1, states = args.kv_heads * tiles * splits;
+  float4* sums = nullptr;
+  GORGON_TRY(context.scratch(states * kTileRows * (width + 2) / 4, &sums));
 
   const float scale = 1.0f / std::sqrt(static_cast<float>(args.head_dim));
   SplitParameters split{};
@@ -967,27 +1057,23 @@ Status tree_attention_cuda(const TreeAttentionArgs& args, CudaContext& context) 
   split.window = args.window;
   split.query_heads = static_cast<int>(args.query_heads);
   split.kv_heads = static_cast<int>(args.kv_heads);
-  split.group = static_cast<int>(args.query_heads / args.kv_heads);
+  split.group = static_cast<int>(group);
   split.head_dim = static_cast<int>(args.head_dim);
   split.width = static_cast<int>(width);
-  split.splits = splits;
+  split.splits = static_cast<int>(splits);
+  split.tiles = static_cast<int>(tiles);
   split.scale = args.dtype == DType::kF32 ? scale : scale * 1.4426950408889634f;
   split.sums = sums;
-  split.totals = totals;
+  split.totals = reinterpret_cast<float2*>(sums + states * kTileRows * width / 4);
   // Every item has a row at least; none has more than 64.
-  const int64_t most_query_rows = std::min<int64_t>(kMaxTreeNodes, args.tokens - args.item_count + 1) * split.group;
-  const MergeParameters merge{args.items,   static_cast<int>(args.item_count), split.query_heads, split.head_dim, split.width, args.tokens, splits, sums,
-                              totals, args.out};
+  const int64_t most_query_rows = std::min<int64_t>(kMaxTreeNodes, args.tokens - args.item_count + 1) * group;
   switch (args.dtype) {
     case DType::kBf16:
-      GORGON_TRY(launch_split<__nv_bfloat16>(split, args.item_count, most_query_rows, context));
-      return launch_merge<__nv_bfloat16>(merge, context);
+      return launch_both<__nv_bfloat16>(split, args.out, args.item_count, most_query_rows, context);
     case DType::kF16:
-      GORGON_TRY(launch_split<__half>(split, args.item_count, most_query_rows, context));
-      return launch_merge<__half>(merge, context);
+      return launch_both<__half>(split, args.out, args.item_count, most_query_rows, context);
     case DType::kF32:
-      GORGON_TRY(launch_plain(split, args.item_count, most_query_rows, context));
-      return launch_merge<float>(merge, context);
+      return launch_both<float>(split, args.out, args.item_count, most_query_rows, context);
     case DType::kInt8:
       break;  // weights only
   }
