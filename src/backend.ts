@@ -41,16 +41,30 @@ export function backends(): BackendInfo[] {
  * An option wins over the environment, which stands in where the option is `auto` or left out: `GORGON_BACKEND`; `GORGON_CPU` and
  * `GORGON_CUDA`, the instruction set of each; `GORGON_DEVICE`, which on the CPU has nothing to say.
  *
- * @throws {GorgonError} ERR_OPTION for a name that does not exist, or a budget that the device cannot have; ERR_DEVICE for a backend, an
- *   instruction set or a device that cannot be used here.
+ * @throws {GorgonError} ERR_OPTION for a name that does not exist, a budget that the device cannot have, or a device or a budget where the
+ *   backend has no devices; ERR_DEVICE for a backend, an instruction set or a device that cannot be used here.
  */
 export function chooseBackend(wanted: Wanted, env: Environment, known: readonly BackendInfo[]): BackendChoice {
   const { backend, reason } = choose(ask(wanted.backend, 'backend', env, 'GORGON_BACKEND'), known)
   // Each variable is about one backend; on another it has nothing to say.
   const isa = ask(wanted.isa, 'isa', env, backend.name === 'cpu' ? 'GORGON_CPU' : 'GORGON_CUDA')
   if (isa.name !== 'auto') find(isa, 'Instruction set', backend.isas)
-  const device = backend.devices.length > 0 ? chooseDevice(wanted, env, backend) : null
-  return { backend: backend.name, isa: isa.name, device, reason }
+  if (backend.devices.length > 0) {
+    return { backend: backend.name, isa: isa.name, device: chooseDevice(wanted, env, backend), reason }
+  }
+  refuseDevice(wanted, backend, reason)
+  return { backend: backend.name, isa: isa.name, device: null, reason }
+}
+
+/** Who asks for a device, or limits its memory, is not served by a backend that has none. The environment alone asks for nothing. */
+function refuseDevice({ device, deviceMemory }: Wanted, { name }: BackendInfo, reason: string): void {
+  const path = device !== undefined ? 'device' : deviceMemory !== undefined ? 'deviceMemory' : null
+  if (path === null) return
+  throw new GorgonError(
+    'ERR_OPTION',
+    `${path} is given, but the backend is "${name}" (${reason}), which has no devices. Leave it out, or use backend "cuda".`,
+    { path, value: path === 'device' ? device : deviceMemory, backend: name },
+  )
 }
 
 function chooseDevice({ device, deviceMemory }: Wanted, env: Environment, { devices }: BackendInfo): ChosenDevice {

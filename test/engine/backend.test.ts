@@ -78,7 +78,23 @@ describe('the device', () => {
     expect(deviceOf({}, { GORGON_DEVICE: '1' })).toMatchObject({ index: 1 })
     expect(deviceOf({ device: 0 }, { GORGON_DEVICE: '1' })).toMatchObject({ index: 0 })
     expect(deviceOf({}, { GORGON_DEVICE: '' })).toMatchObject({ index: 0 })
-    expect(chooseBackend({ ...AUTO, device: 1 }, { GORGON_DEVICE: 'x' }, [CPU, NO_GPU]).device).toBeNull()
+  })
+
+  it('of a backend that has none is an error, unless the environment alone names one', () => {
+    const cpu = (wanted: object, env: Record<string, string> = {}, known: readonly BackendInfo[] = [CPU, NO_GPU]) =>
+      chooseBackend({ ...AUTO, ...wanted }, env, known)
+    expect(cpu({}, { GORGON_DEVICE: 'x' }).device).toBeNull()
+    expect(() => cpu({ device: 0 })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_OPTION',
+        message:
+          'device is given, but the backend is "cpu" (cuda cannot be used: no device was found), which has no devices. Leave it out, or use backend "cuda".',
+      }),
+    )
+    expect(() => cpu({ deviceMemory: 1e9 })).toThrow(/^deviceMemory is given, but the backend is "cpu"/)
+    expect(() => cpu({ device: 0 }, { GORGON_BACKEND: 'cpu' }, [CPU, CUDA])).toThrow(
+      /^device is given, but the backend is "cpu" \(GORGON_BACKEND asked for it\)/,
+    )
   })
 
   it('may have a budget, up to the memory it has', () => {
