@@ -62,6 +62,8 @@ export interface HeadsSpec {
   readonly tensors: Readonly<Record<string, TensorSlice>>
   /** i32 [V']: vocabulary id of row r of a reduced projection; null when row = id. */
   readonly tokenMap: Int32Array | null
+  /** Of synthetic heads, for benchmarks: false gives each a projection of its own. Default true: the base lm_head. */
+  readonly sharedProjection?: boolean
 }
 
 export interface ModelSpec {
@@ -83,6 +85,11 @@ export interface ModelSpec {
   readonly shape: ModelShape
   readonly tensors: ModelTensors
   readonly heads: HeadsSpec | null
+  /**
+   * For benchmarks: random weights of the shape, drawn on the device, in place of files and tensors. `seed` is a whole number from 0; the
+   * CPU refuses it.
+   */
+  readonly synthetic?: { readonly seed: number }
   /** i32 [2] over shared memory: [0] tensors loaded so far (written by C++), [1] set to 1 to cancel (read by C++). */
   readonly progress: Int32Array
 }

@@ -80,8 +80,7 @@ const SEED = 1
 const LOOKED_AT_EVERY = 16
 
 /**
- * What `openModel` takes for random weights of a shape: made on the device, so that no file of gigabytes has to be read. Only benchmarks ask for
- * such a model, so the type of a spec does not know it.
+ * What `openModel` takes for random weights of a shape: made on the device, so that no file of gigabytes has to be read.
  */
 export function syntheticSpec({ shape, medusaHeads, ...options }: DeviceModelOptions): ModelSpec {
   const { backend, isa, weights } = options
@@ -110,7 +109,7 @@ export function syntheticSpec({ shape, medusaHeads, ...options }: DeviceModelOpt
         ? null
         : { medusaHeads, blocks: 1, files: [], tensors: {}, sharedProjection: true, tokenMap: null },
     progress: new Int32Array(new SharedArrayBuffer(8)),
-  } as ModelSpec
+  }
 }
 
 /** Bytes of a product's weight as it is streamed; int8 has a scale for each column. */
