@@ -244,8 +244,11 @@ describe('log-probabilities', () => {
     const model = await openModel(demoModel())
     const logits = forwardLogits(model, [...prompt, ...tokens])
     await native().close(model)
-    // On a device, rows of a prompt and rows of a step are sums of another order, rounded to bf16 on the way.
-    const digits = isCpu ? 4 : 1
+    // On a device a prompt and a step go through kernels of their own, which sum in other orders and round to bf16 after each operation: over
+    // six layers differences of 0.055 were seen, at -8.6.
+    const tolerance = isCpu ? 5e-5 : 0.15
+    const expectNear = (value: number, expected: number) =>
+      expect(Math.abs(value - expected), `${value}, expected ${expected}`).toBeLessThan(tolerance)
     for (const [i, { id, logprob, top, token }] of logprobs!.entries()) {
       expect(id).toBe(tokens[i])
       expect(token).toBe(engine.detokenize([id], { skipSpecial: false }).slice(-token.length))
@@ -253,9 +256,9 @@ describe('log-probabilities', () => {
       const peak = row.reduce((a, b) => Math.max(a, b))
       const logSum = Math.log(row.reduce((sum, x) => sum + Math.exp(x - peak), 0))
       const expected = (of: number) => row[of]! - peak - logSum
-      expect(logprob).toBeCloseTo(expected(id), digits)
+      expectNear(logprob, expected(id))
       expect(top).toHaveLength(20)
-      for (const entry of top) expect(entry.logprob).toBeCloseTo(expected(entry.id), digits)
+      for (const entry of top) expectNear(entry.logprob, expected(entry.id))
       const values = top.map((entry) => entry.logprob)
       expect(values).toEqual(values.toSorted((a, b) => b - a))
       expect(new Set(top.map((entry) => entry.id)).size).toBe(20)
