@@ -8,8 +8,8 @@
 //
 // Limits      T >= 1; R >= 0; D <= 256; Hq % Hkv == 0. `window` > 0 hides keys `window` or more positions back.
 // Numerics    f32; weights are rounded to bf16 before they meet bf16 values; chunks as in attention_state.h.
-// Row result  a function of the row's own number of keys: equal, bit for bit, to the same row of tree_attention and of any other split of
-//             the prompt into calls.
+// Row result  a function of the row's own number of keys: equal, bit for bit, to the same row of any other split of the prompt into calls,
+//             and on the CPU to the same row of tree_attention.
 // Cost        4*T*Hq*(R + T/2)*D flops.
 // Errors      ERR_OUT_OF_MEMORY.
 // Source      FlashAttention-2 paper, "Algorithm", online softmax.
