@@ -87,7 +87,7 @@ int64_t read_stride(const Napi::Object& object, const char* name, int64_t width)
 /** The table whose instruction set is called `isa`, and a context for it. */
 void open_backend(Napi::Env env, const std::string& isa, int threads, const Backend** backend, std::shared_ptr<Context>* context) {
   // "auto" is the processor's best: a device is asked for by name.
-  throw_unless_ok(env, select_backend(isa == "auto" ? "cpu" : "auto", isa, backend));
+  throw_unless_ok(env, select_backend(isa == "auto" ? "cpu" : "auto", isa, 0, backend));
   std::unique_ptr<Context> made;
   throw_unless_ok(env, (*backend)->make_context({threads, 0, 0}, &made));
   throw_unless_ok(env, made->enter());

@@ -332,7 +332,6 @@ Napi::Object write_backend(Napi::Env env, const std::string& name, const std::st
                 auto object = Napi::Object::New(env);
                 object.Set("name", Napi::String::New(env, device.name));
                 object.Set("memoryBytes", Napi::Number::New(env, static_cast<double>(device.memory_bytes)));
-                object.Set("freeBytes", Napi::Number::New(env, static_cast<double>(device.free_bytes)));
                 object.Set("computeCapability", Napi::String::New(env, std::to_string(device.major) + "." + std::to_string(device.minor)));
                 object.Set("multiprocessors", Napi::Number::New(env, device.multiprocessors));
                 return object;
@@ -405,9 +404,8 @@ Napi::Value model_info(const Napi::CallbackInfo& info) {
   object.Set("weightBytes", Napi::Number::New(env, static_cast<double>(model.weights().bytes)));
   object.Set("headsBytes", Napi::Number::New(env, static_cast<double>(model.weights().heads_bytes)));
   const KvCache empty = model.make_cache();
-  const std::vector<Device> devices = cuda_devices();
-  const bool on_device = std::string(model.backend().name) == "cuda";
-  object.Set("device", on_device ? Napi::Value(Napi::String::New(env, devices[model.device()].name)) : env.Null());
+  const bool on_device = !model.memory().is_host();
+  object.Set("device", on_device ? Napi::Value(Napi::String::New(env, cuda_devices()[model.device()].name)) : env.Null());
   object.Set("memoryUsed", Napi::Number::New(env, static_cast<double>(model.memory().used())));
   object.Set("memoryPeak", Napi::Number::New(env, static_cast<double>(model.memory().peak())));
   object.Set("kvBytesPerToken", Napi::Number::New(env, static_cast<double>(empty.layer_bytes(1) * model.shape().layers)));

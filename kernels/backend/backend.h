@@ -98,6 +98,8 @@ struct Backend {
   /** Instruction set; the only one of its name that this table was compiled for. */
   const char* isa;
   bool (*usable)();
+  /** Whether its code runs on this device; of the CPU always, and of a device that does not exist, which make_context refuses. */
+  bool (*fits)(int device);
   Status (*make_context)(const ContextSpec& spec, std::unique_ptr<Context>* out);
   Layout layout;
 #define GORGON_DECLARE_OPERATION(name, Args) Status (*name)(const Args& args, Context& context);
@@ -108,20 +110,19 @@ struct Backend {
 /** Every table of this build, in order of preference. */
 const std::vector<const Backend*>& backends();
 
-/** The first usable table of backend `name` and instruction set `isa`, each or `auto`; an error lists what exists. */
-Status select_backend(const std::string& name, const std::string& isa, const Backend** out);
+/** The first usable table of backend `name` and instruction set `isa`, each or `auto`, that fits the device; an error lists what exists. */
+Status select_backend(const std::string& name, const std::string& isa, int device, const Backend** out);
 
 /** A GPU. */
 struct Device {
   std::string name;
   int64_t memory_bytes = 0;
-  int64_t free_bytes = 0;
   int major = 0;
   int minor = 0;
   int multiprocessors = 0;
 };
 
-/** The GPUs that CUDA's tables can use, by number; empty without one. */
+/** This machine's GPUs by number, those that are too old included; empty where CUDA cannot be started. */
 std::vector<Device> cuda_devices();
 
 /** What CUDA runs on here, or why it cannot. */

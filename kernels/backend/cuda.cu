@@ -49,22 +49,41 @@ Status fill_random(void* values, DType dtype, int64_t columns, int64_t depth, bo
   return fill_random_cuda(values, dtype, padded_columns(columns, gated), depth, deviation, seed, static_cast<CudaContext&>(context));
 }
 
+bool is_supported(const Device& device) { return device.major >= kLeastMajor; }
+bool is_hopper(const Device& device) { return device.major == kHopperMajor && device.minor == kHopperMinor; }
+
+template <bool hopper>
+bool fits(int device) {
+  const std::vector<Device> devices = cuda_devices();
+  if (device < 0 || device >= static_cast<int>(devices.size())) return true;
+  return hopper ? is_hopper(devices[device]) : is_supported(devices[device]);
+}
+
+template <bool hopper>
+bool usable() {
+  for (const Device& device : cuda_devices()) {
+    if (hopper ? is_hopper(device) : is_supported(device)) return true;
+  }
+  return false;
+}
+
+std::string capability(const Device& device) { return std::to_string(device.major) + "." + std::to_string(device.minor); }
+
 template <bool hopper>
 Status make_context(const ContextSpec& spec, std::unique_ptr<Context>* out) {
-  const int count = static_cast<int>(cuda_devices().size());
+  const std::vector<Device> devices = cuda_devices();
+  const int count = static_cast<int>(devices.size());
   if (spec.device < 0 || spec.device >= count) {
     return {StatusCode::kDevice, "CUDA device " + std::to_string(spec.device) + " does not exist: " +
                                      (count == 1 ? std::string("there is one, 0.") : "there are " + std::to_string(count) + ", from 0 on.")};
   }
-  return open_cuda_context(spec.device, hopper, spec.memory_budget, out);
-}
-
-bool has_device() { return !cuda_devices().empty(); }
-bool has_hopper() {
-  for (const Device& device : cuda_devices()) {
-    if (device.major == kHopperMajor && device.minor == kHopperMinor) return true;
+  if (!fits<hopper>(spec.device)) {
+    const Device& device = devices[spec.device];
+    return {StatusCode::kDevice, "CUDA device " + std::to_string(spec.device) + " (" + device.name + ") has compute capability " + capability(device) +
+                                     (hopper ? ", and sm_90a code runs on 9.0 only. Use another instruction set, or auto."
+                                             : ", and 8.0 is the least that is supported. Use another device, or backend \"cpu\".")};
   }
-  return false;
+  return open_cuda_context(spec.device, hopper, spec.memory_budget, out);
 }
 
 /** Asked once: a driver does not come or go while a process runs. */
@@ -88,14 +107,11 @@ const Found& found_devices() {
     cudaGetLastError();
     for (int i = 0; i < count && error == cudaSuccess; ++i) {
       cudaDeviceProp properties{};
-      if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
-      result.devices.push_back({properties.name, static_cast<int64_t>(properties.totalGlobalMem), 0, properties.major, properties.minor,
-                                properties.multiProcessorCount});
-    }
-    if (!result.devices.empty() && result.devices[0].major < kLeastMajor) {
-      result.problem = result.devices[0].name + " has compute capability " + std::to_string(result.devices[0].major) + "." +
-                       std::to_string(result.devices[0].minor) + ", and 8.0 is the least that is supported";
-      result.devices.clear();
+      Device device;  // one that does not answer keeps its number, and is too old for everything
+      if (cudaGetDeviceProperties(&properties, i) == cudaSuccess) {
+        device = {properties.name, static_cast<int64_t>(properties.totalGlobalMem), properties.major, properties.minor, properties.multiProcessorCount};
+      }
+      result.devices.push_back(device);
     }
     return result;
   }();
@@ -110,7 +126,10 @@ std::string cuda_detail() {
   const Found& found = found_devices();
   if (found.devices.empty()) return found.problem;
   std::string text;
-  for (const Device& device : found.devices) text += (text.empty() ? "" : ", ") + device.name;
+  for (const Device& device : found.devices) {
+    text += (text.empty() ? "" : ", ") + device.name;
+    if (!is_supported(device)) text += " (compute capability " + capability(device) + ", and 8.0 is the least that is supported)";
+  }
   return text;
 }
 
@@ -118,7 +137,8 @@ Backend cuda_table(bool hopper) {
   Backend table{};
   table.name = "cuda";
   table.isa = hopper ? "sm_90a" : "sm_80";
-  table.usable = hopper ? has_hopper : has_device;
+  table.usable = hopper ? usable<true> : usable<false>;
+  table.fits = hopper ? fits<true> : fits<false>;
   table.make_context = hopper ? make_context<true> : make_context<false>;
   table.layout = {kCudaRowGroup,   head_group_bytes,     head_group_bytes, operand_bytes, operand_stride, core_head_width, query_element_bytes,
                   needs_gate_workspace, packed_bytes,     pack,             fill_random,   false,          4096};

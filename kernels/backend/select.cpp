@@ -46,6 +46,7 @@ constexpr Layout kCpuLayout = {kRowGroup,    k_group_bytes, v_group_bytes, opera
                                needs_gate_workspace, packed_bytes,  pack,          nullptr,       true,           512};
 
 bool always() { return true; }
+bool fits_always(int) { return true; }
 #if defined(__x86_64__)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 bool has_avx512() {
@@ -64,6 +65,7 @@ Backend cpu_table(const char* isa, bool (*usable)(), void (*fill)(Backend&)) {
   table.name = "cpu";
   table.isa = isa;
   table.usable = usable;
+  table.fits = fits_always;
   table.make_context = make_cpu_context;
   table.layout = kCpuLayout;
   fill(table);
@@ -82,11 +84,16 @@ const std::vector<const Backend*>& backends() {
 #endif
   static const Backend portable_table = cpu_table("portable", always, portable::fill_cpu_table);
 #if defined(GORGON_CUDA)
-  static const Backend sm_90a_table = cuda_table(true), sm_80_table = cuda_table(false);
+  static const Backend sm_80_table = cuda_table(false);
+#if defined(GORGON_HAS_SM90A)
+  static const Backend sm_90a_table = cuda_table(true);
+#endif
 #endif
   static const std::vector<const Backend*> tables = {
 #if defined(GORGON_CUDA)
+#if defined(GORGON_HAS_SM90A)
       &sm_90a_table,
+#endif
       &sm_80_table,
 #endif
 #if defined(GORGON_HAS_AMX_TABLE) && !defined(GORGON_EMULATE_AMX)
@@ -104,20 +111,23 @@ const std::vector<const Backend*>& backends() {
   return tables;
 }
 
-Status select_backend(const std::string& name, const std::string& isa, const Backend** out) {
+Status select_backend(const std::string& name, const std::string& isa, int device, const Backend** out) {
+  for (const Backend* table : backends()) {
+    if ((name != "auto" && name != table->name) || (isa != "auto" && isa != table->isa)) continue;
+    // Asked for by name, it says itself what is wrong with the device.
+    if (table->usable() && (isa != "auto" || table->fits(device))) {
+      *out = table;
+      return {};
+    }
+    if (isa != "auto") {
+      const bool is_cpu = table->name == std::string("cpu");
+      return {StatusCode::kDevice, (is_cpu ? "This machine's processor does not have " : "This machine has no device for ") + isa +
+                                       ". Use another instruction set, or auto."};
+    }
+  }
   std::string known;
   for (const Backend* table : backends()) {
-    const std::string label = std::string(table->name) + "/" + table->isa;
-    if ((name == "auto" || name == table->name) && (isa == "auto" || isa == table->isa)) {
-      if (table->usable()) {
-        *out = table;
-        return {};
-      }
-      if (isa != "auto") {
-        return {StatusCode::kDevice, std::string(std::string(table->name) == "cpu" ? "This machine's processor does not have " : "This machine has no device for ") + isa + ". Use another instruction set, or auto."};
-      }
-    }
-    known += (known.empty() ? "" : ", ") + label + (table->usable() ? "" : " (not on this machine)");
+    known += (known.empty() ? "" : ", ") + std::string(table->name) + "/" + table->isa + (table->usable() ? "" : " (not on this machine)");
   }
   return {StatusCode::kDevice, "Backend \"" + name + "\" with instruction set \"" + isa + "\" is not available. Available: " + known +
                                    ". CUDA: " + cuda_detail() + "."};

@@ -70,7 +70,7 @@ Status check_shape(const ModelShape& shape) {
 Status Model::open(const ModelSpec& spec, std::shared_ptr<Model>* out) {
   GORGON_TRY(check_shape(spec.shape));
   std::shared_ptr<Model> model(new Model);
-  GORGON_TRY(select_backend(spec.backend, spec.isa, &model->backend_));
+  GORGON_TRY(select_backend(spec.backend, spec.isa, spec.context.device, &model->backend_));
   GORGON_TRY(model->backend_->make_context(spec.context, &model->context_));
   GORGON_TRY(model->context_->enter());
   model->shape_ = spec.shape;
@@ -213,6 +213,10 @@ Status Model::begin_pass(const RowSegment* segments, int64_t count) {
   Pieces pieces;
   const int64_t items = pieces.add(count * static_cast<int64_t>(sizeof(PassItem)));
   const int64_t positions = pieces.add(tokens * kInt), ids = pieces.add(tokens * kInt), paths = pieces.add(path_entries * kInt);
+  if (pass_.bytes() < pieces.bytes()) {
+    context_->forget_recordings();
+    GORGON_TRY(pass_.allocate(pieces.bytes(), "activations"));
+  }
   pass_staging_.resize(pieces.bytes());
   auto* item = reinterpret_cast<PassItem*>(pass_staging_.data() + items);
   auto* position = reinterpret_cast<int32_t*>(pass_staging_.data() + positions);
