@@ -1,18 +1,21 @@
 // The device's memory, scratch, waiting, and recordings.
 #include "common/cuda_context.h"
 
-#include <cstring>
+#include <cstdio>
+#include <utility>
 
 namespace gorgon {
 
 namespace {
 
+/** Freed memory that an engine keeps to itself: a layer of a prompt's cache comes and goes, and so does what a step reserves. */
+constexpr uint64_t kKeptBytes = uint64_t{1} << 30;
 /** What is uploaded in one piece straight from the caller's memory; CUDA copies as much aside before it returns. */
 constexpr int64_t kSmallUpload = 64 * 1024;
 /** Recordings kept; beyond that all are forgotten, and those still in use are made again. */
 constexpr size_t kMostRecordings = 64;
 
-std::string gigabytes(int64_t bytes) {
+std::string size_text(int64_t bytes) {
   char text[32];
   std::snprintf(text, sizeof text, bytes < (int64_t{1} << 30) ? "%.1f MiB" : "%.2f GiB",
                 static_cast<double>(bytes) / static_cast<double>(bytes < (int64_t{1} << 30) ? int64_t{1} << 20 : int64_t{1} << 30));
@@ -39,8 +42,8 @@ Status DeviceMemory::open(int device, cudaStream_t stream, int64_t budget) {
   properties.location.type = cudaMemLocationTypeDevice;
   properties.location.id = device;
   GORGON_CUDA_TRY(cudaMemPoolCreate(&pool_, &properties), "making a memory pool");
-  // Freed memory stays with the pool for the next request, until the pool is destroyed or the device runs out.
-  uint64_t keep = UINT64_MAX;
+  // So much of what was freed stays with the pool for the next request; the rest goes back to the device when the stream is waited for.
+  uint64_t keep = kKeptBytes;
   GORGON_CUDA_TRY(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep), "making a memory pool");
   return {};
 }
@@ -56,14 +59,19 @@ Status DeviceMemory::allocate(int64_t bytes, const char* what, void** out) {
   if (bytes < 0) return {StatusCode::kShape, std::string(what) + ": a negative size was asked for"};
   if (bytes == 0) return {};
   if (budget_ > 0 && used_ + bytes > budget_) {
-    return {StatusCode::kOutOfMemory, "Out of GPU memory while reserving " + gigabytes(bytes) + " of " + what + ": " + gigabytes(used_) + " of the budget of " +
-                                          gigabytes(budget_) + " are in use. Raise deviceMemory, or use a smaller budget of kv, fewer tokens or fewer sequences at once."};
+    return {StatusCode::kOutOfMemory, "Out of GPU memory while reserving " + size_text(bytes) + " of " + what + ": " + size_text(used_) + " of the budget of " +
+                                          size_text(budget_) + " are in use. Raise deviceMemory, or use a smaller budget of kv, fewer tokens or fewer sequences at once."};
   }
-  cudaError_t error = cudaMallocFromPoolAsync(out, static_cast<size_t>(bytes), pool_, stream_);
-  if (error == cudaErrorMemoryAllocation) {  // what lies unused in the pool may be in pieces that are too small
-    cudaGetLastError();
+  const auto give_back_unused = [&] {
     cudaStreamSynchronize(stream_);
     cudaMemPoolTrimTo(pool_, 0);
+  };
+  // The pool may hold more than is in use: it counts, too.
+  if (budget_ > 0 && reserved(cudaMemPoolAttrReservedMemCurrent) + bytes > budget_) give_back_unused();
+  cudaError_t error = cudaMallocFromPoolAsync(out, static_cast<size_t>(bytes), pool_, stream_);
+  if (error == cudaErrorMemoryAllocation) {  // what lies unused may be in pieces that are too small
+    cudaGetLastError();
+    give_back_unused();
     error = cudaMallocFromPoolAsync(out, static_cast<size_t>(bytes), pool_, stream_);
   }
   if (error == cudaErrorMemoryAllocation) {
@@ -71,14 +79,23 @@ Status DeviceMemory::allocate(int64_t bytes, const char* what, void** out) {
     *out = nullptr;
     size_t free_bytes = 0, total = 0;
     cudaMemGetInfo(&free_bytes, &total);
-    return {StatusCode::kOutOfMemory, "Out of GPU memory while reserving " + gigabytes(bytes) + " of " + what + " (" + gigabytes(static_cast<int64_t>(free_bytes)) +
-                                          " free of " + gigabytes(static_cast<int64_t>(total)) + "). Use a smaller budget of kv, fewer tokens or fewer sequences at once."};
+    return {StatusCode::kOutOfMemory, "Out of GPU memory while reserving " + size_text(bytes) + " of " + what + " (" + size_text(static_cast<int64_t>(free_bytes)) +
+                                          " free of " + size_text(static_cast<int64_t>(total)) + "). Use a smaller budget of kv, fewer tokens or fewer sequences at once."};
   }
   GORGON_CUDA_TRY(error, what);
-  const int64_t used = used_ += bytes;
-  if (used > peak_) peak_ = used;
-  return cuda_status(cudaMemsetAsync(*out, 0, static_cast<size_t>(bytes), stream_), what);
+  used_ += bytes;
+  const Status cleared = cuda_status(cudaMemsetAsync(*out, 0, static_cast<size_t>(bytes), stream_), what);
+  if (!cleared.ok()) release(std::exchange(*out, nullptr), bytes);
+  return cleared;
 }
+
+int64_t DeviceMemory::reserved(cudaMemPoolAttr attribute) const {
+  uint64_t bytes = 0;
+  cudaMemPoolGetAttribute(pool_, attribute, &bytes);
+  return static_cast<int64_t>(bytes);
+}
+
+int64_t DeviceMemory::peak() const { return reserved(cudaMemPoolAttrReservedMemHigh); }
 
 void DeviceMemory::release(void* data, int64_t bytes) {
   if (data == nullptr) return;
@@ -195,7 +212,11 @@ Status CudaContext::recorded(uint64_t key, const std::function<Status()>& body) 
     GORGON_CUDA_TRY(ended, "recording operations");
     const cudaError_t made = cudaGraphInstantiate(&recordings_[key].graph, graph, 0);
     cudaGraphDestroy(graph);
-    GORGON_CUDA_TRY(made, "recording operations");
+    if (made != cudaSuccess) {  // for want of memory, say: then as if nobody recorded
+      cudaGetLastError();
+      recordings_[key].graph = nullptr;
+      return body();
+    }
   }
   ++recordings_[key].runs;
   return cuda_status(cudaGraphLaunch(recordings_[key].graph, stream), "repeating recorded operations");

@@ -34,14 +34,18 @@ class DeviceMemory : public Memory {
   bool is_host() const override { return false; }
 
   int64_t used() const override { return used_; }
-  int64_t peak() const override { return peak_; }
+  /** Of the pool, what lies unused in it included. */
+  int64_t peak() const override;
 
  private:
+  /** Bytes that the pool holds. */
+  int64_t reserved(cudaMemPoolAttr attribute) const;
+
   int device_ = 0;
   cudaStream_t stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
   int64_t budget_ = 0;
-  std::atomic<int64_t> used_{0}, peak_{0};
+  std::atomic<int64_t> used_{0};
 };
 
 struct CudaContext : Context {

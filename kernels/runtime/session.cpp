@@ -13,6 +13,8 @@ namespace {
 
 /** Rows of one decoding pass: larger batches are split, which changes nobody's numbers. */
 constexpr int64_t kPassRows = 512;
+/** Bytes of the states of one pass's attention. */
+constexpr int64_t kStateBytes = int64_t{1} << 30;
 /** Rows whose logits exist at once. */
 constexpr int64_t kLogitRows = kMaxTreeNodes;
 Status bad_state(const char* phase) {
@@ -117,7 +119,11 @@ Status Session::prefill(const std::vector<std::shared_ptr<Session>>& batch, std:
   GORGON_TRY(context.enter());
   for (const auto& session : batch) GORGON_TRY(session->reserve_chunk());
   for (size_t i = 0; i < batch.size(); ++i) GORGON_TRY(batch[i]->prefill_chunk(&(*out)[i]));
-  return context.finish();
+  const Status done = context.finish();
+  if (!done.ok()) {  // a device fails only now
+    for (const auto& session : batch) session->state_ = State::kFailed;
+  }
+  return done;
 }
 
 int64_t Session::chunk_of(const Turn& turn) const { return std::min(model_->prompt_rows(), static_cast<int64_t>(turn.tokens.size()) - turn.first); }
@@ -135,8 +141,15 @@ Status Session::reserve_chunk() {
   if (turn.first > 0) return {};
   GORGON_TRY(reserve_hidden());
   if (turn.hidden.bytes() == 0) GORGON_TRY(turn.hidden.allocate(model_->hidden_bytes(tokens), "hidden rows"));
-  GORGON_TRY(cache_.reserve(turn.layer, turn.rows_before[turn.layer] + tokens, turn.compression ? 0 : kSpareRows));
-  return turn.compression ? turn.compression->begin_layer() : Status();
+  if (turn.compression) {
+    GORGON_TRY(cache_.reserve(turn.layer, turn.rows_before[turn.layer] + tokens, 0));
+    return turn.compression->begin_layer();
+  }
+  // All layers before the first runs: a prompt that does not fit is refused at once, not minutes later.
+  for (int64_t layer = turn.layer; layer < model_->shape().layers; ++layer) {
+    GORGON_TRY(cache_.reserve(layer, turn.rows_before[layer] + tokens, kSpareRows));
+  }
+  return {};
 }
 
 Status Session::prefill_chunk(PrefillProgress* out) {
@@ -254,6 +267,30 @@ Status Session::check_verify(const DraftTree& tree) const {
   return {};
 }
 
+/** How much a pass takes, as sessions are added to it. */
+class Session::PassSize {
+ public:
+  /** Whether it was added: anything is, if `alone`. */
+  bool add(const Session& session, bool alone) {
+    const int64_t tokens = tokens_ + session.tree_.nodes(), most_rows = std::max(most_rows_, session.rows() + session.tree_.nodes());
+    const int64_t split_rows = alone ? session.split_rows_ : std::min(split_rows_, session.split_rows_);
+    const ModelShape& shape = session.model_->shape();
+    // A device's attention has a state for every query and split, of the longest cache by the smallest split.
+    const int64_t states = tokens * shape.query_heads * (divide_up(most_rows, split_rows) + 1);
+    const int64_t state_bytes = session.model_->memory().is_host() ? 0 : states * (shape.head_dim + 2) * static_cast<int64_t>(sizeof(float));
+    if (!alone && (tokens > kPassRows || state_bytes > kStateBytes)) return false;
+    tokens_ = tokens;
+    most_rows_ = most_rows;
+    split_rows_ = split_rows;
+    return true;
+  }
+
+ private:
+  int64_t tokens_ = 0;
+  int64_t most_rows_ = 0;
+  int64_t split_rows_ = 0;
+};
+
 Status Session::verify(const std::vector<VerifyItem>& batch, std::vector<Posterior>* out) {
   if (batch.empty()) return {};
   Model& model = *batch[0].session->model_;
@@ -278,10 +315,8 @@ Status Session::verify(const std::vector<VerifyItem>& batch, std::vector<Posteri
   for (size_t i = 0; i < batch.size(); ++i) batch[i].session->tree_ = std::move(trees[i]);
   for (size_t first = 0; first < batch.size();) {
     size_t last = first;
-    int64_t rows = 0;
-    while (last < batch.size() && (last == first || rows + batch[last].session->tree_.nodes() <= kPassRows)) {
-      rows += batch[last++].session->tree_.nodes();
-    }
+    PassSize size;
+    while (last < batch.size() && size.add(*batch[last].session, last == first)) ++last;
     for (size_t i = first; i < last; ++i) batch[i].session->state_ = State::kFailed;  // until the pass is done
     GORGON_TRY(verify_pass(batch.data() + first, last - first, out->data() + first));
     for (size_t i = first; i < last; ++i) batch[i].session->state_ = State::kVerified;

@@ -91,6 +91,7 @@ class Session {
   static Status commit(const std::vector<CommitItem>& batch, std::vector<Drafts>* out);
 
  private:
+  class PassSize;
   enum class State { kIdle, kPrefilling, kReady, kVerified, kFailed };
 
   /** The turn that is being prefilled. */
