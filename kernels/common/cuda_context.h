@@ -78,7 +78,7 @@ struct CudaContext : Context {
     return {};
   }
   /** u32 [kFlags], zero before and after every operation: whoever sets one clears it again. */
-  static constexpr int64_t kFlags = int64_t{1} << 16;
+  static constexpr int64_t kFlags = int64_t{1} << 21;
   uint32_t* flags = nullptr;
 
   /** Page-locked memory of the process, reused from call to call: for what is uploaded or downloaded within one operation. */

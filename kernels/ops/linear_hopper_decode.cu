@@ -7,8 +7,8 @@
 //     tile 0              tile 1              tile 2
 //     |---- cta 0 ----|---- cta 1 ----|---- cta 2 ----|---- cta 3 ----|
 //
-// A CTA walks its tiles from the last to the first. The beginning of a tile that the next CTA ends is so multiplied first; its sums go to scratch
-// (L2), announced by a flag. The CTA that has a tile's end comes to it last, adds the sums of the CTAs before it, nearest first, and writes the
+// A CTA walks its tiles from the last to the first. The beginning of a tile that the next CTA ends is so multiplied first; its sums go to the
+// L2. The CTA that has a tile's end comes to it last, adds the sums of the CTAs before it, nearest first, and writes the
 // outputs. It waits for CTAs of lower numbers only, which have started before it. Where tiles are cut depends on the weight's shape and the
 // number of multiprocessors alone, so a row's sums do not depend on the other rows. (A column of wgmma has the same bits for every n.)
 //
@@ -17,7 +17,8 @@
 //
 // Launches overlap, so a CTA starts as soon as the one before it has left its multiprocessor, and its ring is full before the kernels between two
 // products are done: weights do not depend on them. It must find room on one multiprocessor only. When two fitted, those of attention, which are
-// fewer than multiprocessors, pushed 35 to 50 pairs together: a layer of Mistral took 149 us at 1 token and 189 at 64 instead of 127 and 163.
+// fewer than multiprocessors, pushed 35 to 50 pairs together: a layer of Mistral took 149 us at 1 token and 189 at 64 instead of 127 and 163. Asking the L2 for more weights than
+// the ring holds while the kernels between run was slower, by 4 to 17 us a layer.
 #include "common/hopper.cuh"
 #include "common/wgmma.cuh"
 #include "ops/linear_hopper.cuh"
@@ -83,26 +84,92 @@ struct Walk {
   }
 };
 
-// The exchange of sums is a warp's own affair: warp i of a CTA adds those of warps i before it. Each thread has its n / 2 as float4s,
-// [n / 8][kConsumers], so that a warp's are side by side.
+// The exchange of sums. Thread i of a CTA adds those of threads i before it, n / 2 each as vectors of four, [n / 8][kConsumers], so that a warp's are
+// side by side.
+//
+// Few sums (n <= 16) lie in the context's flags, which are zero between operations, and say themselves that they are there: each is written as the
+// complement of its bits, which is not zero, and cleared by who has read it. That saves the round trips to the L2 that a flag takes. Many would be
+// asked for again and again by all who wait, 32 KB each, and delay each other: they lie in scratch and have a flag per warp.
 
-__device__ __forceinline__ float4* sums_of(float* partials, int64_t cta) {
+__device__ __forceinline__ uint32_t* sums_of(uint32_t* flags, int64_t cta) { return flags + (cta * (kTileRows * kMostTokens / 4) + threadIdx.x) * 4; }
+
+/** Of one kind of NaN it makes another. */
+__device__ __forceinline__ uint32_t complement(float sum) { return max(~__float_as_uint(sum), 1u); }
+
+template <int n>
+__device__ __forceinline__ void publish_sums(const float (&d)[n / 2], uint32_t* flags, int64_t cta) {
+  uint32_t* const mine = sums_of(flags, cta);
+#pragma unroll
+  for (int i = 0; i < n / 8; ++i) {
+    asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(mine + i * kConsumers * 4), "r"(complement(d[4 * i])), "r"(complement(d[4 * i + 1])),
+                 "r"(complement(d[4 * i + 2])), "r"(complement(d[4 * i + 3]))
+                 : "memory");
+  }
+}
+
+/** Whether all four are there. */
+__device__ __forceinline__ bool read_sums(const uint32_t* from, uint4* to) {
+  asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(to->x), "=r"(to->y), "=r"(to->z), "=r"(to->w) : "l"(from) : "memory");
+  return to->x != 0 && to->y != 0 && to->z != 0 && to->w != 0;
+}
+
+/** d += the sums of CTAs cta - 1 down to `from`. */
+template <int n>
+__device__ __forceinline__ void add_sums(float (&d)[n / 2], uint32_t* flags, int64_t from, int64_t cta) {
+  // As many loads at once as there are registers for: a round trip to the L2 takes longer than all else here.
+  constexpr int kTogether = 32 / n;
+  for (int64_t last = cta - 1; last >= from; last -= kTogether) {
+    uint4 part[kTogether][n / 8];
+    // What is written last is waited for, so that the others are read twice only if they overtake each other.
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      const uint32_t* const theirs = sums_of(flags, max(last - j, from));
+      while (!read_sums(theirs + (n / 8 - 1) * kConsumers * 4, &part[j][n / 8 - 1])) {
+      }
+    }
+    bool ready;
+    do {
+      ready = true;
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) {
+        const uint32_t* const theirs = sums_of(flags, max(last - j, from));
+#pragma unroll
+        for (int i = 0; i < n / 8 - 1; ++i) ready = read_sums(theirs + i * kConsumers * 4, &part[j][i]) && ready;
+      }
+    } while (!ready);
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      if (last - j < from) break;
+      uint32_t* const theirs = sums_of(flags, last - j);
+#pragma unroll
+      for (int i = 0; i < n / 8; ++i) {
+        d[4 * i] += __uint_as_float(~part[j][i].x);
+        d[4 * i + 1] += __uint_as_float(~part[j][i].y);
+        d[4 * i + 2] += __uint_as_float(~part[j][i].z);
+        d[4 * i + 3] += __uint_as_float(~part[j][i].w);
+        *reinterpret_cast<uint4*>(theirs + i * kConsumers * 4) = make_uint4(0, 0, 0, 0);
+      }
+    }
+  }
+}
+
+__device__ __forceinline__ float4* many_of(float* partials, int64_t cta) {
   return reinterpret_cast<float4*>(partials) + cta * (kTileRows * kMostTokens / 4) + threadIdx.x;
 }
 __device__ __forceinline__ uint32_t* flag_of(uint32_t* flags, int64_t cta) { return flags + cta * (kConsumers / kWarp) + threadIdx.x / kWarp; }
 
 template <int n>
-__device__ __forceinline__ void publish_sums(const float (&d)[n / 2], float* partials, uint32_t* flags, int64_t cta) {
-  float4* const mine = sums_of(partials, cta);
+__device__ __forceinline__ void publish_many(const float (&d)[n / 2], float* partials, uint32_t* flags, int64_t cta) {
+  float4* const mine = many_of(partials, cta);
 #pragma unroll
   for (int i = 0; i < n / 8; ++i) __stcg(mine + i * kConsumers, make_float4(d[4 * i], d[4 * i + 1], d[4 * i + 2], d[4 * i + 3]));
   __syncwarp();
   if (threadIdx.x % kWarp == 0) asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(flag_of(flags, cta)) : "memory");
 }
 
-/** d += the sums of CTAs cta - 1 down to `from`, and clears their flags. */
+/** As add_sums. */
 template <int n>
-__device__ __forceinline__ void add_sums(float (&d)[n / 2], float* partials, uint32_t* flags, int64_t from, int64_t cta) {
+__device__ __forceinline__ void add_many(float (&d)[n / 2], float* partials, uint32_t* flags, int64_t from, int64_t cta) {
   for (int64_t other = from + threadIdx.x % kWarp; other < cta; other += kWarp) {
     uint32_t* const flag = flag_of(flags, other);
     uint32_t ready;
@@ -118,7 +185,7 @@ __device__ __forceinline__ void add_sums(float (&d)[n / 2], float* partials, uin
     float4 part[kTogether][n / 8];
 #pragma unroll
     for (int j = 0; j < kTogether; ++j) {
-      const float4* const theirs = sums_of(partials, max(last - j, from));
+      const float4* const theirs = many_of(partials, max(last - j, from));
 #pragma unroll
       for (int i = 0; i < n / 8; ++i) part[j][i] = __ldcg(theirs + i * kConsumers);
     }
@@ -136,36 +203,35 @@ __device__ __forceinline__ void add_sums(float (&d)[n / 2], float* partials, uin
   }
 }
 
-/** out (+)= sums, for kStore and kAdd. `row` is the weight's row of d[0]. */
+/** What the outputs of a thread's column are made of besides their sums, for kStore and kAdd. */
 template <int n>
-__device__ __forceinline__ void write_rows(const HopperProduct& product, const float (&d)[n / 2], int64_t row, int lane) {
-  const int first_token = 2 * (lane % 4);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int64_t column = row + 8 * half;
-    if (column >= product.columns) continue;
-    const float scale = product.scale != nullptr ? product.scale[column] : 1.0f;
-    const float bias = product.bias != nullptr ? product.bias[column] : 0.0f;
-    float* out = product.out + column;
-    float old[n / 4];
-    if (product.epilogue == Epilogue::kAdd) {
-#pragma unroll
-      for (int i = 0; i < n / 4; ++i) {
-        const int token = i / 2 * 8 + first_token + i % 2;
-        old[i] = token < product.rows ? __ldcg(out + token * product.out_stride) : 0.0f;
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < n / 4; ++i) old[i] = 0.0f;
-    }
+struct Column {
+  float scale, bias, old[n / 4];
+
+  /** Ahead of the sums where registers allow, since a round trip to the L2 takes as long as theirs. */
+  __device__ __forceinline__ void load(const HopperProduct& product, int64_t column, int lane) {
+    const bool exists = column < product.columns;
+    scale = exists && product.scale != nullptr ? product.scale[column] : 1.0f;
+    bias = exists && product.bias != nullptr ? product.bias[column] : 0.0f;
 #pragma unroll
     for (int i = 0; i < n / 4; ++i) {
-      const int token = i / 2 * 8 + first_token + i % 2;
-      const float value = d[i / 2 * 4 + half * 2 + i % 2] * scale + bias;
-      if (token < product.rows) out[token * product.out_stride] = product.epilogue == Epilogue::kAdd ? old[i] + value : value;
+      const int token = i / 2 * 8 + 2 * (lane % 4) + i % 2;
+      const bool adds = exists && token < product.rows && product.epilogue == Epilogue::kAdd;
+      old[i] = adds ? __ldcg(product.out + token * product.out_stride + column) : 0.0f;
     }
   }
-}
+
+  /** `half` of d: 0 is of this column, 1 of the one 8 further on. */
+  __device__ __forceinline__ void store(const HopperProduct& product, const float (&d)[n / 2], int half, int64_t column, int lane) const {
+    if (column >= product.columns) return;
+#pragma unroll
+    for (int i = 0; i < n / 4; ++i) {
+      const int token = i / 2 * 8 + 2 * (lane % 4) + i % 2;
+      const float value = d[i / 2 * 4 + half * 2 + i % 2] * scale + bias;
+      if (token < product.rows) product.out[token * product.out_stride + column] = product.epilogue == Epilogue::kAdd ? old[i] + value : value;
+    }
+  }
+};
 
 /** silu(gate) * up, of which a thread holds both: rows `row` and `row` + 8 of a gated weight. */
 template <class T, int n>
@@ -198,8 +264,9 @@ __device__ __forceinline__ void write_gated(const HopperProduct& product, const 
 
 #endif  // GORGON_SM90A
 
+/** Registers: rms_norm's 16 warps, which start early, fit beside the 9 of a CTA, of which one quarter of a multiprocessor has three. */
 template <class T, int n>
-__global__ __launch_bounds__(kThreads, 1) void linear_stream_kernel(HopperProduct product, Cut cut, float* partials, uint32_t* flags) {
+__global__ __maxnreg__(n == 64 ? 104 : 80) void linear_stream_kernel(HopperProduct product, Cut cut, float* partials, uint32_t* flags) {
 #ifdef GORGON_SM90A
   constexpr int kTokenBytes = Ring<n>::kTokenBytes;
   constexpr int kStages = Ring<n>::kStages;
@@ -266,10 +333,10 @@ __global__ __launch_bounds__(kThreads, 1) void linear_stream_kernel(HopperProduc
   const uint32_t weights_address = shared_address(weights) + group * kBlockBytes, tokens_address = shared_address(tokens);
   int stage = 0;
   uint32_t parity = 0;
-  float d[n / 2];
   for (int64_t unit_end = end; unit_end > first;) {
     const int64_t tile = (unit_end - 1) / cut.tile_units, tile_first = tile * cut.tile_units;
     const int64_t unit_first = max(first, tile_first);
+    float d[n / 2];
     for (int64_t unit = unit_first; unit < unit_end; ++unit) {
       barrier_wait(&full[stage], parity);
       // Rows of cores are 1024 bytes apart, cores of a row 128; 16 of depth are two cores.
@@ -288,19 +355,39 @@ __global__ __launch_bounds__(kThreads, 1) void linear_stream_kernel(HopperProduc
       }
     }
 
+    // Nothing that reads the sums may move ahead of the wait, of which the compiler does not know that it is for them.
+#pragma unroll
+    for (int i = 0; i < n / 2; ++i) asm volatile("" : "+f"(d[i])::"memory");
+
     const int64_t row = tile * kTileRows + tile_row;
     if (unit_end < tile_first + cut.tile_units) {
-      publish_sums<n>(d, partials, flags, cta);
+      if constexpr (n >= 32) {
+        publish_many<n>(d, partials, flags, cta);
+      } else {
+        publish_sums<n>(d, flags, cta);
+      }
     } else {
+      Column<n> columns[2];
+      const bool gates = product.epilogue == Epilogue::kGate, early = n < 32 && !gates;
+#pragma unroll
+      for (int half = 0; half < 2 && early; ++half) columns[half].load(product, row + 8 * half, lane);
       if (unit_first > tile_first) {
         int64_t from = cta - 1;
         while (first_unit(cut, from) > tile_first) --from;
-        add_sums<n>(d, partials, flags, from, cta);
+        if constexpr (n >= 32) {
+          add_many<n>(d, partials, flags, from, cta);
+        } else {
+          add_sums<n>(d, flags, from, cta);
+        }
       }
-      if (product.epilogue == Epilogue::kGate) {
+      if (gates) {
         write_gated<T, n>(product, d, row, lane);
       } else {
-        write_rows<n>(product, d, row, lane);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          if (!early) columns[half].load(product, row + 8 * half, lane);
+          columns[half].store(product, d, half, row + 8 * half, lane);
+        }
       }
     }
     unit_end = unit_first;
@@ -324,9 +411,10 @@ Status multiply_decode_hopper(const HopperProduct& product, CudaContext& context
   cut.piece_units = cut.tile_units <= kLeastCutUnits ? cut.tile_units : 1;
   cut.pieces = tiles * cut.tile_units / cut.piece_units;
   const int64_t least_units = cut.piece_units == 1 ? kLeastCutUnits / 2 : 1;
-  const int64_t ctas = std::min<int64_t>(context.multiprocessors, std::max<int64_t>(1, cut.pieces / least_units));
+  const int64_t most_ctas = std::min<int64_t>(context.multiprocessors, CudaContext::kFlags / (kTileRows * kMostTokens));
+  const int64_t ctas = std::min<int64_t>(most_ctas, std::max<int64_t>(1, cut.pieces / least_units));
   float* partials = nullptr;
-  GORGON_TRY(context.scratch(context.multiprocessors * int64_t{kTileRows} * kMostTokens, &partials));
+  GORGON_TRY(context.scratch(most_ctas * kTileRows * kMostTokens, &partials));
   for (int64_t row = 0; row < product.rows; row += kMostTokens) {
     HopperProduct part = product;
     part.rows = std::min<int64_t>(kMostTokens, product.rows - row);
