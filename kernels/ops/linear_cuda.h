@@ -93,11 +93,6 @@ Status multiply_prompt_mma(const Product& product, Ending ending, DType dtype, C
 Status multiply_decode_f32(const ProductList& list, CudaContext& context);
 Status multiply_prompt_f32(const Product& product, Ending ending, CudaContext& context);
 
-/** Bytes of scratch memory that a product of few rows asks for, at most (linear_hopper_decode.cu): a tile of 128 x 64 for each multiprocessor. */
-static inline int64_t decode_scratch_bytes(const CudaContext& context) {
-  return 2 * context.multiprocessors * kBlock * kBlock * static_cast<int64_t>(sizeof(float));
-}
-
 /** Rows [first, first + rows) of an int8 weight as cores of bf16, without their scales; `first` is a multiple of 64. */
 Status widen_int8(const void* w, int64_t first, int64_t rows, int64_t depth, void* to, CudaContext& context);
 

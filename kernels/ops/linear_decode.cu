@@ -277,6 +277,8 @@ __global__ void __launch_bounds__(kThreads, kGroups <= 2 ? 2 : 1)
 struct Plan {
   int64_t blocks;
   int slices;
+  /** Of blocks, for each multiprocessor. */
+  bool two;
   /** Bytes of shared memory that a block may have, and those that leave room for another block. */
   int64_t most_shared;
   int64_t half_shared;
@@ -285,8 +287,8 @@ struct Plan {
 template <class W, int kGroups>
 Status run_groups(const ProductList& list, int64_t first_row, const Plan& plan, CudaContext& context) {
   const int64_t bytes = kWarps * stage_bytes<W>(kGroups, plan.slices), beside = (plan.half_shared - kSumBytes) / bytes;
-  // int8 leaves room for the block beside it, or for the next product's first one, if a ring of two stages does; bf16 needs the bytes on their way.
-  const int64_t fitting = sizeof(W) == 1 && beside >= kLeastStages ? beside : (plan.most_shared - kSumBytes) / bytes;
+  // Where a multiprocessor is meant to have one block, there is no room for another: beside kernels that fill only some, blocks would go in pairs.
+  const int64_t fitting = plan.two && beside >= kLeastStages ? beside : (plan.most_shared - kSumBytes) / bytes;
   const int64_t stages = fitting < kMostStages ? fitting : kMostStages;
   const auto kernel = plan.slices == 2 ? multiply_decode_stream_kernel<W, kGroups, 2> : multiply_decode_stream_kernel<W, kGroups, 1>;
   return launch(context, "multiply_decode", kernel, dim3(static_cast<unsigned>(plan.blocks)), dim3(kThreads), kSumBytes + stages * bytes, list, first_row,
@@ -302,6 +304,7 @@ Status run_rows(const ProductList& list, CudaContext& context) {
   Plan plan{};
   plan.blocks = units_plan.blocks;
   plan.slices = kCells / units_plan.units;
+  plan.two = two;
   int most_shared = 0, all_shared = 0, reserved = 0;
   GORGON_CUDA_TRY(cudaDeviceGetAttribute(&most_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, context.device), "multiply_decode");
   GORGON_CUDA_TRY(cudaDeviceGetAttribute(&all_shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, context.device), "multiply_decode");

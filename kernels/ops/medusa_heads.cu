@@ -6,7 +6,7 @@
 //
 // Between the launches, in scratch memory: z in f32 [M * S, C], and two sets of operands, of which a block reads one and writes the other. A set
 // holds each head's S rows from a block of 64 rows on, so that heads are operands of their own; for a shared projection the last block writes
-// all heads' rows one behind the other instead. The scratch memory of the products lies before.
+// all heads' rows one behind the other instead.
 #include "ops/medusa_heads.h"
 
 #include "common/device.cuh"
@@ -48,13 +48,11 @@ Status run(const MedusaHeadsArgs& args, CudaContext& context) {
   const int64_t heads = args.head_count, rows = args.rows, width = args.width;
   const int64_t head_rows = (rows + kBlock - 1) / kBlock * kBlock, set_rows = heads * head_rows, set = core_matrix_elements(set_rows, width);
   const bool apart = !args.shared_projection;
-  // What comes first is what the products themselves ask for.
-  const int64_t products = decode_scratch_bytes(context);
   const int64_t residual_bytes = (heads * rows * width * static_cast<int64_t>(sizeof(float)) + 255) / 256 * 256;
   char* scratch = nullptr;
-  GORGON_TRY(context.scratch(products + residual_bytes + 2 * set * static_cast<int64_t>(sizeof(T)), &scratch));
-  float* z = reinterpret_cast<float*>(scratch + products);
-  T* sets[2] = {reinterpret_cast<T*>(scratch + products + residual_bytes), nullptr};
+  GORGON_TRY(context.scratch(residual_bytes + 2 * set * static_cast<int64_t>(sizeof(T)), &scratch));
+  float* z = reinterpret_cast<float*>(scratch);
+  T* sets[2] = {reinterpret_cast<T*>(scratch + residual_bytes), nullptr};
   sets[1] = sets[0] + set;
 
   // Without blocks every head projects the same rows: a shared projection takes them M times over, private ones share them.
@@ -111,7 +109,12 @@ Status run(const MedusaHeadsArgs& args, CudaContext& context) {
     product.depth = w.depth;
     product.out = args.logits + head * rows * args.logits_stride;
     product.out_stride = args.logits_stride;
-    GORGON_TRY(multiply_cuda(product, Ending::kStore, w.dtype, false, context));
+    // The way that is fastest for a few rows, which are what heads have; no other operation has to give their bits.
+    ProductList list{};
+    list.items[0] = product;
+    list.count = 1;
+    list.ending = Ending::kStore;
+    GORGON_TRY(w.dtype == DType::kF32 ? multiply_decode_f32(list, context) : multiply_decode_mma(list, w.dtype, context));
   }
   return {};
 }
