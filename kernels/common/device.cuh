@@ -78,6 +78,11 @@ __device__ __forceinline__ float block_sum(float value, float* partials) {
   return warp_sum(lane < warps ? partials[lane] : 0.0f);
 }
 
+// ---- grids ----
+
+/** As many blocks as give every item a thread. */
+static inline dim3 blocks_of(int64_t items, int block_threads) { return dim3(static_cast<unsigned>((items + block_threads - 1) / block_threads)); }
+
 // ---- shared memory ----
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) { return static_cast<uint32_t>(__cvta_generic_to_shared(pointer)); }

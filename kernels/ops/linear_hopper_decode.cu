@@ -17,8 +17,10 @@
 //
 // Launches overlap, so a CTA starts as soon as the one before it has left its multiprocessor, and its ring is full before the kernels between two
 // products are done: weights do not depend on them. It must find room on one multiprocessor only. When two fitted, those of attention, which are
-// fewer than multiprocessors, pushed 35 to 50 pairs together: a layer of Mistral took 149 us at 1 token and 189 at 64 instead of 127 and 163. Asking the L2 for more weights than
-// the ring holds while the kernels between run was slower, by 4 to 17 us a layer.
+// fewer than multiprocessors, pushed 35 to 50 pairs together: a layer of Mistral took 149 us at 1 token and 189 at 64 instead of 127 and 163.
+// Asking the L2 for more weights than the ring holds while the kernels between run was slower, by 4 to 17 us a layer.
+#include <algorithm>
+
 #include "common/hopper.cuh"
 #include "common/wgmma.cuh"
 #include "ops/linear_hopper.cuh"

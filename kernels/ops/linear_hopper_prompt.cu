@@ -10,6 +10,8 @@
 // Tiles are ordered so that the CTAs at work at one time share their blocks in the L2: 16 token tiles by a few feature tiles.
 //
 // A row's sums are in the order of depth, whatever the tile: they depend neither on n nor on the other rows.
+#include <algorithm>
+
 #include "common/hopper.cuh"
 #include "common/wgmma.cuh"
 #include "ops/linear_hopper.cuh"

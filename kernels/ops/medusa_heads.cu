@@ -41,8 +41,6 @@ __global__ void clear_padding_kernel(T* __restrict__ operand, int64_t rows, int6
   operand[core_element(thread / padding, width + thread % padding, width)] = from_float<T>(0.0f);
 }
 
-dim3 blocks_of(int64_t threads) { return dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)); }
-
 template <class T>
 Status run(const MedusaHeadsArgs& args, CudaContext& context) {
   const int64_t heads = args.head_count, rows = args.rows, width = args.width;
@@ -58,16 +56,16 @@ Status run(const MedusaHeadsArgs& args, CudaContext& context) {
   // Without blocks every head projects the same rows: a shared projection takes them M times over, private ones share them.
   const bool no_blocks = args.block_count == 0;
   const int64_t copies = no_blocks && !apart ? heads : 1, groups = depth_blocks(width) * (kBlock / kCore);
-  GORGON_TRY(launch(context, "medusa_heads", repeat_rows_kernel<T>, blocks_of(copies * rows * groups), dim3(kThreads), 0, args.x, args.x_stride, rows, width, copies,
-                    sets[0]));
+  GORGON_TRY(launch(context, "medusa_heads", repeat_rows_kernel<T>, blocks_of(copies * rows * groups, kThreads), dim3(kThreads), 0, args.x, args.x_stride,
+                    rows, width, copies, sets[0]));
   const int64_t padding = depth_blocks(width) * kBlock - width;
   if (padding > 0 && !no_blocks) {
-    GORGON_TRY(launch(context, "medusa_heads", clear_padding_kernel<T>, blocks_of(set_rows * padding), dim3(kThreads), 0, sets[1], set_rows, width));
+    GORGON_TRY(launch(context, "medusa_heads", clear_padding_kernel<T>, blocks_of(set_rows * padding, kThreads), dim3(kThreads), 0, sets[1], set_rows, width));
   }
   for (int64_t block = 0; block < args.block_count; ++block) {
     const bool last = block + 1 == args.block_count;
     if (block == 1 && padding > 0) {  // the first set had only the rows that all heads share
-      GORGON_TRY(launch(context, "medusa_heads", clear_padding_kernel<T>, blocks_of(set_rows * padding), dim3(kThreads), 0, sets[0], set_rows, width));
+      GORGON_TRY(launch(context, "medusa_heads", clear_padding_kernel<T>, blocks_of(set_rows * padding, kThreads), dim3(kThreads), 0, sets[0], set_rows, width));
     }
     const T* from = sets[block % 2];
     T* to = sets[(block + 1) % 2];

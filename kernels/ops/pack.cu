@@ -5,6 +5,7 @@
 // A row of int8 has its largest magnitude found first, by one block.
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "backend/backend.h"
 #include "ops/pack_cuda.h"
@@ -115,14 +116,12 @@ __global__ void fill_kernel(float* __restrict__ values, int64_t count, float val
   if (i < count) values[i] = value;
 }
 
-dim3 blocks_of(int64_t threads) { return dim3(static_cast<unsigned>((threads + kThreads - 1) / kThreads)); }
-
 template <class From>
 Status pack_piece(const PackArgs& args, const void* staged, int64_t first, int64_t rows, RowMap map, int64_t packed_rows, CudaContext& context) {
   const From* source = static_cast<const From*>(staged);
   const int64_t threads = rows * ((args.depth + kCore - 1) / kCore);
   const auto pack = [&](auto kernel, auto* tiles) {
-    return launch(context, "pack", kernel, blocks_of(threads), dim3(kThreads), 0, source, first, rows, args.depth, tiles, map);
+    return launch(context, "pack", kernel, blocks_of(threads, kThreads), dim3(kThreads), 0, source, first, rows, args.depth, tiles, map);
   };
   switch (args.to) {
     case DType::kF32:
@@ -228,7 +227,7 @@ Status fill_random_cuda(void* values, DType dtype, int64_t columns, int64_t dept
   constexpr float kInt8Deviation = 36.0f;
   const int64_t offset = int8_scales_offset(columns, depth), rows = (columns + kBlock - 1) / kBlock * kBlock;
   GORGON_TRY(fill(static_cast<int8_t*>(values), offset, kInt8Deviation));
-  return launch(context, "fill_random", fill_kernel, blocks_of(rows), block, 0, reinterpret_cast<float*>(static_cast<char*>(values) + offset), rows,
+  return launch(context, "fill_random", fill_kernel, blocks_of(rows, kThreads), block, 0, reinterpret_cast<float*>(static_cast<char*>(values) + offset), rows,
                 deviation / kInt8Deviation);
 }
 

@@ -56,15 +56,6 @@ __device__ __forceinline__ float bounded(float x) { return x > FLT_MAX ? FLT_MAX
 /** NaN as -infinity, too. */
 __device__ __forceinline__ float ordinary(float x) { return x != x ? -INFINITY : bounded(x); }
 
-__device__ __forceinline__ uint64_t warp_largest(uint64_t rank) {
-#pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    const uint64_t other = __shfl_xor_sync(kAllLanes, rank, step);
-    rank = other > rank ? other : rank;
-  }
-  return rank;
-}
-
 // ---- plain greedy ----
 
 constexpr int kGreedyThreads = 512;
@@ -92,11 +83,11 @@ __global__ void __launch_bounds__(kGreedyThreads) posterior_greedy_slices_kernel
       at = id;
     }
   }
-  uint64_t rank = warp_largest(rank_of(best, at));
+  uint64_t rank = warp_best(rank_of(best, at));
   if (lane == 0) partials[warp] = rank;
   __syncthreads();
   if (warp > 0) return;
-  rank = warp_largest(lane < kGreedyThreads / kWarp ? partials[lane] : 0);
+  rank = warp_best(lane < kGreedyThreads / kWarp ? partials[lane] : 0);
   if (lane == 0) ranks[static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x] = rank;
 }
 
@@ -247,7 +238,7 @@ struct Cut {
 __device__ __forceinline__ Cut everything() { return {-INFINITY, UINT32_MAX}; }
 
 /** What an id weighs: 1 for the best, 0 where it is dropped. */
-struct Warp {
+struct Weighing {
   float top;
   /** 1 / temperature. */
   float scale;
@@ -392,16 +383,16 @@ class NodeBlock {
   }
 
   __device__ uint64_t largest(uint64_t rank) {
-    rank = warp_largest(rank);
+    rank = warp_best(rank);
     __syncthreads();  // the ranks of the call before have been read
     if (lane() == 0) shared.ranks[warp()] = rank;
     __syncthreads();
-    rank = warp_largest(lane() < kWarps ? shared.ranks[lane()] : 0);
+    rank = warp_best(lane() < kWarps ? shared.ranks[lane()] : 0);
     if (kBlocks == 1) return rank;
     Exchange* mine = next_exchange();
     if (threadIdx.x == 0) mine->rank = rank;
     meet();
-    return warp_largest(lane() < kBlocks ? in_block(mine, lane())->rank : 0);
+    return warp_best(lane() < kBlocks ? in_block(mine, lane())->rank : 0);
   }
 
   /** All blocks' `own`, in shared.partials, and their sum in order. `own` is the same in all threads of a block. */
@@ -529,7 +520,7 @@ class NodeBlock {
   // ---- weights ----
 
   /** Of kSumIds ids each, into sums; returns all of them, added up in id order. */
-  __device__ double total_weight(const Warp& weights_of) {
+  __device__ double total_weight(const Weighing& weights_of) {
     constexpr uint32_t kStep = 4 * kWarp;
     __syncthreads();  // sums may still be read
     for (uint32_t sum = warp(); sum < sum_count_; sum += kWarps) {
@@ -549,7 +540,7 @@ class NodeBlock {
   }
 
   /** With p = e / total and e = exp(y), -sum p ln p is ln total - sum e y / total. */
-  __device__ float entropy_of(const Warp& weights_of, double all) {
+  __device__ float entropy_of(const Weighing& weights_of, double all) {
     double products = 0.0;
     each_id([&](uint32_t id, float x) {
       const float e = weights_of.weight(x, id);
@@ -563,7 +554,7 @@ class NodeBlock {
 
   /** Of the ids above each probe, where `above` are those above `high`, and no probe is outside of [low, high]. */
   template <Measure kMeasure>
-  __device__ void tally_probes(const Warp& weights_of, float low, float high, const Tally& above, const float (&probes)[kProbes], Tally (&tallies)[kProbes]) {
+  __device__ void tally_probes(const Weighing& weights_of, float low, float high, const Tally& above, const float (&probes)[kProbes], Tally (&tallies)[kProbes]) {
     double weights[kProbes] = {};
     int32_t ids[kProbes] = {};
     each_id([&](uint32_t id, float x) {
@@ -676,7 +667,7 @@ class NodeBlock {
    * weight `all`. `width`: a first guess how far below the top it is.
    */
   template <Measure kMeasure>
-  __device__ Cut find_cut(const Warp& weights_of, float width, double wanted, double all) {
+  __device__ Cut find_cut(const Weighing& weights_of, float width, double wanted, double all) {
     // Too few ids are above `high`, enough are above `low`: of all at least, whose number is not needed.
     const float top = weights_of.top;
     float high = top, low = -INFINITY;
@@ -732,7 +723,7 @@ class NodeBlock {
   }
 
   /** Makes `weights_of` drop what top-k, top-p and min-p do not keep. */
-  __device__ void truncate(Warp* weights_of) {
+  __device__ void truncate(Weighing* weights_of) {
     const float width = task.temperature;  // from one power of e to the next
     if (task.top_k > 0 && task.top_k < vocab_) weights_of->kept = find_cut<Measure::kIds>(*weights_of, width, static_cast<double>(task.top_k), 0.0);
     if (task.top_p < 1.0f) {
@@ -786,7 +777,7 @@ class NodeBlock {
     const bool is_greedy = task.temperature == 0.0f;
     if (is_greedy && !task.typical) return chosen;
 
-    Warp weights_of{rank_value(best), is_greedy ? 1.0f : __fdiv_rn(1.0f, task.temperature), everything(), 0.0f};
+    Weighing weights_of{rank_value(best), is_greedy ? 1.0f : __fdiv_rn(1.0f, task.temperature), everything(), 0.0f};
     if (!is_greedy) truncate(&weights_of);
     const double all = total_weight(weights_of);
     if (!is_greedy) {

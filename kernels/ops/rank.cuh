@@ -20,4 +20,14 @@ __device__ __forceinline__ uint64_t rank_of(uint32_t ordered, uint32_t id) { ret
 
 __host__ __device__ __forceinline__ int32_t rank_id(uint64_t rank) { return static_cast<int32_t>(0xffffffffu - static_cast<uint32_t>(rank)); }
 
+/** The best of a warp's ranks, in every lane. */
+__device__ __forceinline__ uint64_t warp_best(uint64_t rank) {
+#pragma unroll
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    const uint64_t other = __shfl_xor_sync(kAllLanes, rank, step);
+    rank = other > rank ? other : rank;
+  }
+  return rank;
+}
+
 }  // namespace gorgon

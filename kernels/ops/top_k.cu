@@ -7,7 +7,9 @@
 // result from below; what is no worse is mostly little more than k ranks, which are compared each with each. Ranks are all different: neither the
 // blocks nor their order shows in the result. Where a row is made so that the bound is bad, that takes longer, and is right.
 #include <algorithm>
+#include <cstdint>
 #include <string>
+#include <type_traits>
 
 #include "common/cuda_context.h"
 #include "common/packed.h"
@@ -51,16 +53,6 @@ __device__ __forceinline__ int ranks_above(const uint64_t* ranks, int count, uin
     above += pair.y > rank;
   }
   return above;
-}
-
-/** The best of a warp's ranks. */
-__device__ __forceinline__ uint64_t warp_best(uint64_t rank) {
-#pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    const uint64_t other = __shfl_xor_sync(kAllLanes, rank, step);
-    rank = other > rank ? other : rank;
-  }
-  return rank;
 }
 
 /** A block's k best entries, best first: as ids if they are the row's, otherwise as ranks, with zeros where there are fewer. */
