@@ -332,23 +332,8 @@ __global__ __launch_bounds__(kThreads) void attention_votes_weights_kernel(const
 #pragma unroll
     for (int j = 0; j < kTileQueries / 8; ++j) {
       const VotingQuery even = queries[8 * j + 2 * (lane % 4)], odd = queries[8 * j + 2 * (lane % 4) + 1];
-      float2 weights[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        weights[i].x = fast_exp2(fmaf(s[i / 2][j][i % 2 * 2], shape.scale, -even.shift)) * even.share;
-        weights[i].y = fast_exp2(fmaf(s[i / 2][j][i % 2 * 2 + 1], shape.scale, -odd.shift)) * odd.share;
-        if (is_masked) {
-          const int key = key_row + i * 8;
-          if (key < even.begin || key >= even.end) weights[i].x = 0.0f;
-          if (key < odd.begin || key >= odd.end) weights[i].y = 0.0f;
-        }
-      }
-      exchange_rows(weights);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        votes += weights[i].x;
-        votes += weights[i].y;
-      }
+      add_weights(
+          votes, even, odd, shape.scale, is_masked, [&](int i, int query) { return s[i / 2][j][i % 2 * 2 + query]; }, [&](int i) { return key_row + i * 8; });
     }
     if ((item + 1) % tiles == 0 && is_voted) *to = votes;
   }

@@ -280,23 +280,9 @@ __global__ __launch_bounds__(VotesHopperTiles<kWidth>::kThreads, 1) void attenti
 #pragma unroll
       for (int j = first; j < first + kHalfTile; ++j) {
         const VotingQuery even = queries[8 * j + 2 * (lane % 4)], odd = queries[8 * j + 2 * (lane % 4) + 1];
-        float2 weights[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          weights[i].x = fast_exp2(fmaf(s[i / 2][4 * j + i % 2 * 2], shape.scale, -even.shift)) * even.share;
-          weights[i].y = fast_exp2(fmaf(s[i / 2][4 * j + i % 2 * 2 + 1], shape.scale, -odd.shift)) * odd.share;
-          if (is_masked) {
-            const int key = key_row + i % 2 * 8 + i / 2 * 64;
-            if (key < even.begin || key >= even.end) weights[i].x = 0.0f;
-            if (key < odd.begin || key >= odd.end) weights[i].y = 0.0f;
-          }
-        }
-        exchange_rows(weights);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          votes += weights[i].x;
-          votes += weights[i].y;
-        }
+        add_weights(
+            votes, even, odd, shape.scale, is_masked, [&](int i, int query) { return s[i / 2][4 * j + i % 2 * 2 + query]; },
+            [&](int i) { return key_row + i % 2 * 8 + i / 2 * 64; });
       }
     };
     add(0);

@@ -140,4 +140,31 @@ __device__ __forceinline__ void exchange_rows(float2 (&x)[4]) {
   }
 }
 
+/**
+ * Adds to `votes` what two neighbouring queries pay to a lane's keys, after an exchange with the three lanes that have the same keys and the
+ * next queries: afterwards each of the four has added all eight queries, in rising order, to one key, the (lane % 4)th of those of key_at.
+ * `score_at(i, 0)` and `(i, 1)` are the products of key_at(i) with the two.
+ */
+template <class ScoreAt, class KeyAt>
+__device__ __forceinline__ void add_weights(float& votes, const VotingQuery& even, const VotingQuery& odd, float scale, bool is_masked, const ScoreAt& score_at,
+                                            const KeyAt& key_at) {
+  float2 weights[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    weights[i].x = fast_exp2(fmaf(score_at(i, 0), scale, -even.shift)) * even.share;
+    weights[i].y = fast_exp2(fmaf(score_at(i, 1), scale, -odd.shift)) * odd.share;
+    if (is_masked) {
+      const int key = key_at(i);
+      if (key < even.begin || key >= even.end) weights[i].x = 0.0f;
+      if (key < odd.begin || key >= odd.end) weights[i].y = 0.0f;
+    }
+  }
+  exchange_rows(weights);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    votes += weights[i].x;
+    votes += weights[i].y;
+  }
+}
+
 }  // namespace gorgon
