@@ -3,7 +3,8 @@
 //   out[t, i] = table[ids[t], i]
 //
 //   ids    i32            [T]
-//   table  f32|f16|bf16   [V, C]  row-major, of any alignment: it may be a mapped file
+//   table  f32|f16|bf16   [V, C]  row-major; CPU: of any alignment, it may be a mapped file;
+//                          CUDA: on the device, aligned to its values
 //   out    f32            [T, out_stride]
 //
 // Limits      T >= 1; ids in [0, V), checked by the caller.

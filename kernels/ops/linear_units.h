@@ -1,5 +1,7 @@
-// How products of few rows are cut over a device, and in which order their sums are added: the same for every loop that computes them, so that a
-// row has the same bits whichever loop a number of tokens is given to (mma.sync and wgmma give the same sums of 16 products and one before).
+// How linear_decode.cu cuts products of few rows over a device, and in which order their sums are added. Both follow from the weight and the
+// device, so a row has the same bits for any number of tokens. Other loops have their own order: linear_hopper_decode.cu for linear and gated_linear
+// of f16 and bf16 on Hopper, linear_f32.cu for f32. Which of them a step takes follows from operation, type and device, never from the number of
+// rows.
 //
 // Rows of the weight, 16 of them a unit, are cut into as many equal ranges as there are blocks, in row order through all products of a list; a
 // block multiplies all of the depth of its own. It takes them in passes of up to kUnits neighbours in one product.

@@ -8,8 +8,9 @@
 //           or, if `operand`, rows as a product takes them (common/operand.h), which are not x
 //
 // Limits      M >= 1, C >= 1.
-// Numerics    f32; 16 partial sums of squares per row, added as a tree.
-// Row result  independent of M, of the threads and of the instruction set, bit for bit.
+// Numerics    f32. CPU: 16 partial sums of squares per row, added as a tree; CUDA: a thread's, then lanes', then warps', in an order that
+//             follows from C.
+// Row result  independent of M, bit for bit; on the CPU of the threads and of the instruction set, too.
 // Cost        reads and writes M*C values.
 // Errors      none.
 // Source      "Root Mean Square Layer Normalization" paper.
