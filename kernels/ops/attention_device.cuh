@@ -16,8 +16,11 @@ __device__ __forceinline__ float fast_exp2(float x) {
   return y;
 }
 
-/** First of the rows [low, high) at position `oldest` or later, or `high`; their positions ascend. */
-__device__ __forceinline__ int first_row_from(const int32_t* positions, int low, int high, int64_t oldest) {
+/** First row a query at `position` sees through an attention window: 0 without one. Rows [0, rows) of `positions` ascend. */
+__device__ __forceinline__ int first_row_in_window(const int32_t* positions, int rows, int64_t position, int64_t window) {
+  if (window <= 0 || positions == nullptr) return 0;
+  const int64_t oldest = position - window + 1;
+  int low = 0, high = rows;
   while (low < high) {
     const int middle = low + (high - low) / 2;
     if (positions[middle] < oldest) {
@@ -27,12 +30,6 @@ __device__ __forceinline__ int first_row_from(const int32_t* positions, int low,
     }
   }
   return low;
-}
-
-/** First row a query at `position` sees through an attention window: 0 without one. Rows [0, rows) of `positions` ascend. */
-__device__ __forceinline__ int first_row_in_window(const int32_t* positions, int rows, int64_t position, int64_t window) {
-  if (window <= 0 || positions == nullptr) return 0;
-  return first_row_from(positions, 0, rows, position - window + 1);
 }
 
 /** Max and sum over the four lanes that share a row of an mma's result; the order is the same in all four. */

@@ -39,7 +39,6 @@
 
 #include "common/cuda_context.h"
 #include "common/wgmma.cuh"
-#include "ops/attention_device.cuh"
 #include "ops/attention_split.h"
 
 namespace gorgon {
@@ -82,6 +81,12 @@ struct SplitParameters {
   float2* totals;
 };
 
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 template <class T>
 __device__ __forceinline__ uint32_t pair_of_ones() { return pack_pair<T>(1.0f, 1.0f); }
 
@@ -90,12 +95,20 @@ __device__ __forceinline__ int first_visible_key(const PassItem& item, const KvH
   if (window <= 0) return 0;
   const int rows = static_cast<int>(item.rows);
   const int64_t oldest = item.position + depth - window + 1;
-  int low = 0;
+  int low = 0, high = 0;
   if (head.positions != nullptr && rows > 0) {
     // Positions ascend: what lies between bounds the search. In a cache without holes it is over before it begins.
     const int64_t from_first = oldest - head.positions[0], from_last = rows - 1 - (head.positions[rows - 1] - oldest);
-    const int high = static_cast<int>(from_first < 0 ? 0 : from_first < rows ? from_first : rows);
-    low = first_row_from(head.positions, static_cast<int>(from_last < 0 ? 0 : from_last < high ? from_last : high), high, oldest);
+    high = static_cast<int>(from_first < 0 ? 0 : from_first < rows ? from_first : rows);
+    low = static_cast<int>(from_last < 0 ? 0 : from_last < high ? from_last : high);
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      if (head.positions[middle] < oldest) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
   }
   if (low < rows) return low;
   const int64_t into_path = oldest - item.position;
@@ -464,7 +477,7 @@ struct Tile {
       const float m = fmaxf(top[r], found[r]);
       // Nothing visible so far: any finite shift makes weights of zero. An unchanged maximum must keep the sums as they are.
       shift[r] = m == -INFINITY ? 0.0f : __fmul_rn(m, scale);
-      keep[r] = m == top[r] ? 1.0f : fast_exp2(__fmul_rn(__fsub_rn(top[r], m), scale));
+      keep[r] = m == top[r] ? 1.0f : exp2_fast(__fmul_rn(__fsub_rn(top[r], m), scale));
       top[r] = m;
     }
 #pragma unroll
@@ -472,7 +485,7 @@ struct Tile {
 #pragma unroll
       for (int t = 0; t < 2; ++t) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) s[i][t][e] = fast_exp2(__fmaf_rn(s[i][t][e], scale, -shift[e / 2]));
+        for (int e = 0; e < 4; ++e) s[i][t][e] = exp2_fast(__fmaf_rn(s[i][t][e], scale, -shift[e / 2]));
       }
     }
     if constexpr (kTeam == 1) {
@@ -579,7 +592,7 @@ struct Tile {
 // ---- merging: the maximum of all states first, then their sums in the order of the splits ----
 
 template <class T>
-__device__ __forceinline__ float exp_of_difference(float x) { return fast_exp2(x); }
+__device__ __forceinline__ float exp_of_difference(float x) { return exp2_fast(x); }
 template <>
 __device__ __forceinline__ float exp_of_difference<float>(float x) { return expf(x); }
 
@@ -1049,7 +1062,7 @@ Status tree_attention_cuda(const TreeAttentionArgs& args, CudaContext& context) 
   split.width = static_cast<int>(width);
   split.splits = static_cast<int>(splits);
   split.tiles = static_cast<int>(tiles);
-  split.scale = args.dtype == DType::kF32 ? scale : scale * kLog2E;
+  split.scale = args.dtype == DType::kF32 ? scale : scale * 1.4426950408889634f;
   split.sums = sums;
   split.totals = reinterpret_cast<float2*>(sums + states * kTileRows * width / 4);
   // Every item has a row at least; none has more than 64.
