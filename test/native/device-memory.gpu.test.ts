@@ -40,10 +40,11 @@ describeOnGpu('memory of a device', () => {
     const free = await open()
     const { session: alone, drafts: first } = await readySession(free)
     const expected = await plainTokens(alone, first.root, 20)
-    const { memoryPeak } = addon.modelInfo(free)
+    const { memoryUsed, kvBytesPerToken } = addon.modelInfo(free)
     await addon.close(alone)
 
-    const tight = await open({ memoryBudget: memoryPeak + 2 ** 16 })
+    // Half of what the long prompt's rows alone take.
+    const tight = await open({ memoryBudget: memoryUsed + (LONG * kvBytesPerToken) / 2 })
     const { session, drafts } = await readySession(tight)
     const tokens = await plainTokens(session, drafts.root, 10)
     const large = addon.openSession(tight)
