@@ -245,7 +245,7 @@ describe('log-probabilities', () => {
     const logits = forwardLogits(model, [...prompt, ...tokens])
     await native().close(model)
     // On a device a prompt and a step go through kernels of their own, which sum in other orders and round to bf16 after each operation: over
-    // six layers differences of 0.055 were seen, at -8.6.
+    // six layers differences of up to 0.17 were seen, at -8.5.
     const tolerance = isCpu ? 5e-5 : 0.3
     const expectNear = (value: number, expected: number) =>
       expect(Math.abs(value - expected), `${value}, expected ${expected}`).toBeLessThan(tolerance)
