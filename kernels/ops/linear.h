@@ -11,7 +11,7 @@
 // Numerics    f32 accumulation in the order of common/packed.h; then times the scale of an
 //             int8 column; then bias; then out (the residual) is added last.
 // Row result  independent of M, of the threads and of the instruction set, bit for bit; on CUDA of M among the calls that are not
-//             `prompt`, and among those that are.
+//             `prompt`, and among those of more than 64 rows that are; fewer rows of a prompt go the way of a step's.
 // Cost        reads N*K weights once per call; 2*M*N*K flops.
 // Errors      ERR_OUT_OF_MEMORY.
 // Source      tile order: AMX TDPBF16PS as two chains of fused multiply-adds (Intel SDM, "TDPBF16PS").
@@ -33,7 +33,7 @@ struct LinearArgs {
   float* out;
   int64_t out_stride;
   bool add;
-  /** Rows of a prompt, that no decoding pass has to equal in its last bits: a backend may take another way. */
+  /** Rows of a prompt, that no decoding pass has to equal in its last bits: a backend may take another way. Prompts are cut the same for all. */
   bool prompt;
 };
 
