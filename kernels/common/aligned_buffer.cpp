@@ -43,13 +43,4 @@ Status AlignedBuffer::allocate(int64_t bytes, const char* what) {
   return {};
 }
 
-Status AlignedBuffer::resize(int64_t bytes, const char* what) {
-  AlignedBuffer fresh;
-  GORGON_TRY(reserve(bytes, what, &fresh.data_));
-  fresh.bytes_ = static_cast<size_t>(bytes);
-  if (data_ != nullptr && fresh.data_ != nullptr) std::memcpy(fresh.data_, data_, bytes_ < fresh.bytes_ ? bytes_ : fresh.bytes_);
-  *this = std::move(fresh);
-  return {};
-}
-
 }  // namespace gorgon

@@ -26,8 +26,6 @@ class AlignedBuffer {
 
   /** Replaces the contents by `bytes` zeros; leaves the buffer as it was on failure. */
   Status allocate(int64_t bytes, const char* what);
-  /** Grows (or shrinks) to `bytes`, keeping what fits; new bytes are zero. Leaves the buffer as it was on failure. */
-  Status resize(int64_t bytes, const char* what);
 
   /** Gives up the memory, which std::free frees. */
   void* take() {
