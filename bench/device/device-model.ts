@@ -1,7 +1,6 @@
 // A model on a device and sessions of it, timed call by call: random weights of any shape, or those of a folder.
 import { performance } from 'node:perf_hooks'
 import { randomTokens } from '../../src/bench/prompts.js'
-import { accept } from '../../src/decode/accept.js'
 import { RANK_COUNT } from '../../src/decode/choices.js'
 import { draft } from '../../src/decode/draft.js'
 import { GREEDY_SAMPLING } from '../../src/decode/sampling.js'
@@ -17,6 +16,7 @@ import type {
 import { type ModelInfo, native } from '../../src/native.js'
 import { headsOf, modelSpecOf, readModelFolder } from '../../src/weights/load.js'
 import { type ModelShape, productsOf } from '../support/shapes.js'
+import { type StepTime, timedStep } from '../support/timed-step.js'
 
 export interface DeviceModelOptions {
   readonly backend: string
@@ -27,13 +27,6 @@ export interface DeviceModelOptions {
   /** Of the made-up weights. */
   readonly shape: ModelShape
   readonly medusaHeads: number
-}
-
-/** Milliseconds of a step, and of its two calls; drafting and accepting, in JavaScript, are in neither and in the sum. */
-export interface StepTime {
-  readonly ms: number
-  readonly verifyMs: number
-  readonly commitMs: number
 }
 
 export interface StepOptions {
@@ -178,18 +171,9 @@ export async function openDeviceModel(options: DeviceModelOptions): Promise<Devi
         },
         async step(tree, { drafts: isDrafting, path = Int32Array.of(0) }) {
           const heads = isDrafting && medusaHeads > 0 ? { medusaHeads, topK } : { medusaHeads: 0, topK: 0 }
-          const start = performance.now()
-          const tokens = tokensOf(tree)
-          const beforeVerify = performance.now()
-          const [posterior] = await addon.verify([{ session, tokens, parents: tree.parents, typical: false }])
-          const afterVerify = performance.now()
-          // Its answer is not used: with random weights hardly any draft is right.
-          accept(tree, tokens, posterior!, { rule: 'exact' })
-          const beforeCommit = performance.now()
-          const [next] = await addon.commit([{ session, path, ...heads }])
-          const end = performance.now()
-          drafts = heads.medusaHeads > 0 ? next! : { ...drafts, root: next!.root }
-          return { ms: end - start, verifyMs: afterVerify - beforeVerify, commitMs: end - beforeCommit }
+          const { time, next } = await timedStep(tree, tokensOf, { session, path, ...heads })
+          drafts = heads.medusaHeads > 0 ? next : { ...drafts, root: next.root }
+          return time
         },
         rows: () => addon.sessionInfo(session).rows,
         close: () => addon.close(session),

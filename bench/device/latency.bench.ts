@@ -13,10 +13,9 @@
 import { Option } from 'commander'
 import { NODE_LIMIT, parseTree } from '../../src/decode/index.js'
 import { demoModel } from '../../src/index.js'
-import { benchCommand, commandLine, numberList, runBench, showProgress, wholeNumber } from '../support/command.js'
+import { benchCommand, numberList, publishResult, runBench, showProgress, wholeNumber } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { type MachineRecord, machineRecord } from '../support/machine.js'
-import { writeResult } from '../support/results.js'
 import { SHAPES } from '../support/shapes.js'
 import { type Summary, summaryOf } from '../support/statistics.js'
 import { type DeviceModel, type DeviceSession, openDeviceModel } from './device-model.js'
@@ -112,9 +111,9 @@ async function main({ out, ...given }: Given): Promise<void> {
   const options: LatencyOptions = { ...given, nodes, rounds: given.quick ? 5 : given.rounds }
   const { machine, measurements } = await measure(options)
   showProgress()
-  const result = { schema: 1 as const, bench: BENCH, command: commandLine(BENCH), machine, options, measurements }
-  process.stdout.write(Object.values(latencyTables(measurements)).join('\n'))
-  process.stdout.write(`\n${await writeResult(result, out)}\n`)
+  await publishResult({ bench: BENCH, machine, options, measurements }, out, () =>
+    Object.values(latencyTables(measurements)).join('\n'),
+  )
 }
 
 await runBench(

@@ -15,8 +15,8 @@ import { randomTokens } from '../../src/bench/prompts.js'
 import type { WeightForm } from '../../src/native.js'
 import {
   benchCommand,
-  commandLine,
   numberList,
+  publishResult,
   runBench,
   showProgress,
   wholeNumber,
@@ -24,7 +24,6 @@ import {
 } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { machineRecord } from '../support/machine.js'
-import { writeResult } from '../support/results.js'
 import { prefillFlops, SHAPE_NAMES, SHAPES, type ShapeName } from '../support/shapes.js'
 import { type Summary, summaryOf } from '../support/statistics.js'
 import { type DeviceModel, openDeviceModel, type Prompt } from './device-model.js'
@@ -126,9 +125,7 @@ async function main({ out, ...given }: Given): Promise<void> {
     }
     showProgress()
     const machine = machineRecord(model.info)
-    const result = { schema: 1 as const, bench: BENCH, command: commandLine(BENCH), machine, options, measurements }
-    process.stdout.write(prefillTable(measurements))
-    process.stdout.write(`\n${await writeResult(result, out)}\n`)
+    await publishResult({ bench: BENCH, machine, options, measurements }, out, () => prefillTable(measurements))
   } finally {
     await model.close()
   }

@@ -17,8 +17,8 @@ import type { WeightForm } from '../../src/native.js'
 import { bandwidthOf } from '../kernels/yardsticks.js'
 import {
   benchCommand,
-  commandLine,
   numberList,
+  publishResult,
   runBench,
   showProgress,
   wholeNumber,
@@ -26,10 +26,10 @@ import {
 } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { type MachineRecord, machineRecord } from '../support/machine.js'
-import { writeResult } from '../support/results.js'
 import { SHAPE_NAMES, SHAPES, type ShapeName } from '../support/shapes.js'
 import { pairedRatiosOf, type Summary, summaryOf } from '../support/statistics.js'
-import { type DeviceModel, openDeviceModel, type StepTime } from './device-model.js'
+import type { StepTime } from '../support/timed-step.js'
+import { type DeviceModel, openDeviceModel } from './device-model.js'
 import { stepTables } from './step.report.js'
 
 export interface DeviceStepOptions {
@@ -156,16 +156,9 @@ async function main({ out, ...given }: Given): Promise<void> {
     }
   }
   showProgress()
-  const result = {
-    schema: 1 as const,
-    bench: BENCH,
-    command: commandLine(BENCH),
-    machine: machine!,
-    options,
-    measurements,
-  }
-  process.stdout.write(Object.values(stepTables(measurements)).join('\n'))
-  process.stdout.write(`\n${await writeResult(result, out)}\n`)
+  await publishResult({ bench: BENCH, machine: machine!, options, measurements }, out, () =>
+    Object.values(stepTables(measurements)).join('\n'),
+  )
 }
 
 await runBench(

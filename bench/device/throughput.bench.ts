@@ -18,9 +18,8 @@ import { NODE_LIMIT, parseTree } from '../../src/decode/index.js'
 import { GorgonError } from '../../src/index.js'
 import type { WeightForm } from '../../src/native.js'
 import { bandwidthOf } from '../kernels/yardsticks.js'
-import { benchCommand, commandLine, numberList, runBench, showProgress, wholeNumber } from '../support/command.js'
+import { benchCommand, numberList, publishResult, runBench, showProgress, wholeNumber } from '../support/command.js'
 import { machineRecord } from '../support/machine.js'
-import { writeResult } from '../support/results.js'
 import { SHAPE_NAMES, SHAPES, type ShapeName } from '../support/shapes.js'
 import { type Summary, summaryOf } from '../support/statistics.js'
 import { AcceptedPaths } from './accepted-paths.js'
@@ -141,9 +140,9 @@ async function main({ out, ...given }: Given): Promise<void> {
       measurements.push(...(await measurePrompt(model, promptTokens, options)))
     showProgress()
     const machine = machineRecord(model.info)
-    const result = { schema: 1 as const, bench: BENCH, command: commandLine(BENCH), machine, options, measurements }
-    process.stdout.write(Object.values(throughputTables(measurements)).join('\n'))
-    process.stdout.write(`\n${await writeResult(result, out)}\n`)
+    await publishResult({ bench: BENCH, machine, options, measurements }, out, () =>
+      Object.values(throughputTables(measurements)).join('\n'),
+    )
   } finally {
     await model.close()
   }

@@ -15,8 +15,8 @@
 // Before a case is timed, each instruction set's columns are compared with the portable path: bit for bit, a GPU's within rounding.
 import {
   benchCommand,
-  commandLine,
   numberList,
+  publishResult,
   runBench,
   showProgress,
   wholeNumber,
@@ -24,7 +24,6 @@ import {
 } from '../support/command.js'
 import { machineRecord } from '../support/machine.js'
 import { coldBytesOf, lastLevelCacheBytes, physicalCores } from '../support/processor.js'
-import { writeResult } from '../support/results.js'
 import { productsOf, SHAPE_NAMES, SHAPES, type ShapeName } from '../support/shapes.js'
 import { linearTables } from './linear.report.js'
 import { deviceIsas, isDeviceIsa, usableIsas } from './native-ops.js'
@@ -89,16 +88,9 @@ async function main({ out, ...given }: Given): Promise<void> {
   const options: LinearOptions = { ...given, coldBytes: given.coldBytes ?? coldBytesOf(cacheBytesOf(given.isas)) }
   const measurements = await measure(options)
   const machine = machineRecord({ isa: options.isas.at(-1)!, threads: options.threads })
-  const result = {
-    schema: 1 as const,
-    bench: 'kernels/linear',
-    command: commandLine('kernels/linear'),
-    machine,
-    options,
-    measurements,
-  }
-  process.stdout.write(Object.values(linearTables(result)).join('\n'))
-  process.stdout.write(`\n${await writeResult(result, out)}\n`)
+  await publishResult({ bench: 'kernels/linear', machine, options, measurements }, out, (result) =>
+    Object.values(linearTables(result)).join('\n'),
+  )
 }
 
 const isas = usableIsas()

@@ -10,10 +10,9 @@
 //
 // Before a case is timed, the results of all instruction sets are compared: bit for bit, a GPU's within rounding and beside the CPU's best.
 import { isGorgonError } from '../../src/index.js'
-import { benchCommand, commandLine, runBench, showProgress, wholeNumber, wordList } from '../support/command.js'
+import { benchCommand, publishResult, runBench, showProgress, wholeNumber, wordList } from '../support/command.js'
 import { machineRecord } from '../support/machine.js'
 import { physicalCores } from '../support/processor.js'
-import { writeResult } from '../support/results.js'
 import { SHAPE_NAMES, type ShapeName } from '../support/shapes.js'
 import { deviceIsas, isDeviceIsa, usableIsas } from './native-ops.js'
 import { CASES, OPERATION_NAMES, type OperationName } from './operation-cases.js'
@@ -57,11 +56,10 @@ async function main(given: OperationsOptions & { readonly out: string }): Promis
   }
   showProgress()
   const machine = machineRecord({ isa: options.isas.at(-1)!, threads: options.threads })
-  const bench = 'kernels/operations'
-  const result = { schema: 1 as const, bench, command: commandLine(bench), machine, options, measurements }
   for (const remark of remarks) process.stderr.write(`left out: ${remark}\n`)
-  process.stdout.write(operationsTable(measurements))
-  process.stdout.write(`\n${await writeResult(result, out)}\n`)
+  await publishResult({ bench: 'kernels/operations', machine, options, measurements }, out, () =>
+    operationsTable(measurements),
+  )
 }
 
 const isas = usableIsas()

@@ -20,8 +20,8 @@ import { multiplyAddPeak, readBandwidth } from '../kernels/yardsticks.js'
 import { type OpenModel, type OpenSession, openModel } from '../step/open-model.js'
 import {
   benchCommand,
-  commandLine,
   numberList,
+  publishResult,
   runBench,
   showProgress,
   wholeNumber,
@@ -31,7 +31,6 @@ import {
 import { interleave } from '../support/interleave.js'
 import { machineRecord } from '../support/machine.js'
 import { coldBytesOf, lastLevelCacheBytes, physicalCores } from '../support/processor.js'
-import { writeResult } from '../support/results.js'
 import {
   type ModelShape,
   prefillFlops,
@@ -274,10 +273,9 @@ async function main({ dir, keep, out, ...given }: Given): Promise<void> {
     return measure(files, { ...options, shape })
   })
   const machine = machineRecord({ isa: options.isas.at(-1)!, threads: options.threads })
-  const bench = 'memory-bound/memory-bound'
-  const result = { schema: 1 as const, bench, command: commandLine(bench), machine, options, measurements }
-  process.stdout.write(Object.values(memoryBoundTables(result)).join('\n'))
-  process.stdout.write(`\n${await writeResult(result, out)}\n`)
+  await publishResult({ bench: 'memory-bound/memory-bound', machine, options, measurements }, out, (result) =>
+    Object.values(memoryBoundTables(result)).join('\n'),
+  )
 }
 
 /** `layers=2,vocab=2000` */

@@ -1,13 +1,13 @@
 // A model on the native boundary, and sessions of it whose steps are timed one by one: what the engine does, without text around it.
 import { performance } from 'node:perf_hooks'
 import { randomTokens } from '../../src/bench/prompts.js'
-import { accept } from '../../src/decode/accept.js'
 import { draft } from '../../src/decode/draft.js'
 import { GREEDY_SAMPLING } from '../../src/decode/sampling.js'
 import type { Tree } from '../../src/decode/tree.js'
 import { type Drafts, type ModelInfo, native, type PrefillStep, type WeightForm } from '../../src/native.js'
 import { headsOf, modelSpecOf, readModelFolder } from '../../src/weights/load.js'
 import { wrongResult } from '../support/command.js'
+import { type StepTime, timedStep } from '../support/timed-step.js'
 
 export interface OpenOptions {
   readonly model: string
@@ -17,13 +17,6 @@ export interface OpenOptions {
   readonly threads: number
   /** Default `full`. */
   readonly weights?: WeightForm
-}
-
-/** Milliseconds of the two halves of a step; drafting and accepting, in JavaScript, are in neither and in the sum. */
-export interface StepTime {
-  readonly ms: number
-  readonly verifyMs: number
-  readonly commitMs: number
 }
 
 export interface OpenModel {
@@ -99,25 +92,12 @@ export async function openModel({ model: dir, heads: headsDir, ...options }: Ope
         },
         async step(tree) {
           const plain = tree.nodeCount === 1
-          const start = performance.now()
-          const tokens = tokensOf(tree)
-          const beforeVerify = performance.now()
-          const [posterior] = await addon.verify([{ session, tokens, parents: tree.parents, typical: false }])
-          const afterVerify = performance.now()
-          accept(tree, tokens, posterior!, { rule: 'exact' })
-          const beforeCommit = performance.now()
-          const [next] = await addon.commit([
-            {
-              session,
-              path: Int32Array.of(0),
-              medusaHeads: plain ? 0 : medusaHeads,
-              topK: plain || medusaHeads === 0 ? 0 : DRAFTS_PER_HEAD,
-            },
-          ])
-          const end = performance.now()
+          const heads =
+            plain || medusaHeads === 0 ? { medusaHeads: 0, topK: 0 } : { medusaHeads, topK: DRAFTS_PER_HEAD }
+          const { time, next } = await timedStep(tree, tokensOf, { session, path: Int32Array.of(0), ...heads })
           // A plain step drafts nothing: the drafts of an older root cost a tree the same to verify.
-          drafts = plain ? { ...drafts!, root: next!.root } : next!
-          return { ms: end - start, verifyMs: afterVerify - beforeVerify, commitMs: end - beforeCommit }
+          drafts = plain ? { ...drafts!, root: next.root } : next
+          return time
         },
         async checkRoots(trees) {
           const answers: number[] = []

@@ -21,8 +21,8 @@ import { usableIsas } from '../kernels/native-ops.js'
 import { readBandwidth } from '../kernels/yardsticks.js'
 import {
   benchCommand,
-  commandLine,
   numberList,
+  publishResult,
   runBench,
   showProgress,
   wholeNumber,
@@ -31,9 +31,9 @@ import {
 import { interleave } from '../support/interleave.js'
 import { machineRecord } from '../support/machine.js'
 import { physicalCores } from '../support/processor.js'
-import { writeResult } from '../support/results.js'
 import { pairedRatiosOf, type Summary, summaryOf } from '../support/statistics.js'
-import { type OpenModel, openModel, type StepTime } from './open-model.js'
+import type { StepTime } from '../support/timed-step.js'
+import { type OpenModel, openModel } from './open-model.js'
 import { stepTable } from './step.report.js'
 
 export interface StepOptions {
@@ -143,16 +143,7 @@ async function main(given: StepOptions & { readonly out: string }): Promise<void
   }
   const { info, measurements } = await measure(options)
   const machine = machineRecord({ isa: options.isas.at(-1)!, threads: info.threads })
-  const result = {
-    schema: 1 as const,
-    bench: 'step/step',
-    command: commandLine('step/step'),
-    machine,
-    options,
-    measurements,
-  }
-  process.stdout.write(stepTable(measurements))
-  process.stdout.write(`\n${await writeResult(result, out)}\n`)
+  await publishResult({ bench: 'step/step', machine, options, measurements }, out, () => stepTable(measurements))
 }
 
 const isas = usableIsas()

@@ -2,7 +2,7 @@
 import { basename, isAbsolute } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { GorgonError, isGorgonError } from '../../src/index.js'
-import { RESULTS } from './results.js'
+import { type BenchResult, RESULTS, writeResult } from './results.js'
 
 export { numberList, wholeNumber } from '../../src/cli/values.js'
 
@@ -56,6 +56,18 @@ export function wordList<Word extends string>(allowed: readonly Word[]): (text: 
     if (bad === undefined) return words as Word[]
     throw new InvalidArgumentError(`"${bad}" is not known. Use ${allowed.join(', ')}, with commas between.`)
   }
+}
+
+/** Ends a run: prints what `textOf` makes of its result, and the file in `out` that the result was written to. */
+export async function publishResult<Options, Measurement>(
+  run: Omit<BenchResult<Options, Measurement>, 'schema' | 'command'>,
+  out: string,
+  textOf: (result: BenchResult<Options, Measurement>) => string,
+): Promise<void> {
+  const { bench, machine, options, measurements } = run
+  const result = { schema: 1 as const, bench, command: commandLine(bench), machine, options, measurements }
+  process.stdout.write(textOf(result))
+  process.stdout.write(`\n${await writeResult(result, out)}\n`)
 }
 
 /** A line of progress on a terminal; nothing elsewhere. Call it without text at the end. */
