@@ -2,7 +2,6 @@
 import { describe, expect, test } from 'vitest'
 import { GorgonError } from '../src/errors.js'
 import {
-  didYouMean,
   type GenerateOptionsInput,
   type KvOptionsInput,
   type LoadOptionsInput,
@@ -312,33 +311,6 @@ describe('messages', () => {
 
   test('a key of the prototype is not an option', () => {
     expect(generateProblem(JSON.parse('{"__proto__": 1, "constructor": 2}')).message).toMatch(/is not an option here/)
-  })
-})
-
-describe('didYouMean', () => {
-  const known = ['maxTokens', 'minTokens', 'temperature', 'topK', 'topP', 'minP', 'stop']
-
-  test.each([
-    ['maxToken', 'maxTokens'],
-    ['max-tokens', 'maxTokens'],
-    ['MAXTOKENS', 'maxTokens'],
-    ['maxTokesn', 'maxTokens'],
-    ['min_tokens', 'minTokens'],
-    ['top_p', 'topP'],
-    ['temp', undefined],
-    ['stpo', 'stop'],
-    ['completelyDifferent', undefined],
-    ['', undefined],
-  ])('%s', (word, meant) => {
-    expect(didYouMean(word, known)).toBe(meant)
-  })
-
-  test('does not take long over a long word', () => {
-    expect(didYouMean('x'.repeat(10_000_000), known)).toBeUndefined()
-  })
-
-  test('knows nothing without known words', () => {
-    expect(didYouMean('a', [])).toBeUndefined()
   })
 })
 
