@@ -166,6 +166,12 @@ export interface LoadProgress {
   readonly total: number
 }
 
+/** What `onQueue` is told. */
+export interface QueueProgress {
+  /** How many are before it. */
+  readonly position: number
+}
+
 /** What `onPrefill` is told: work done and in all, in token-layers. */
 export interface PrefillProgress {
   readonly done: number
@@ -249,8 +255,8 @@ const STOP_FORMS = 'a string that is not empty, or an array of such'
 const LOGPROB_FORMS = 'a whole number from 0 to 20, or false'
 const BIAS_FORMS = 'a number from -100 to 100, or -Infinity'
 
-/** One generation, field by field. */
-export const generateShape = {
+/** What is asked of one generation: all that can be written as JSON. */
+export const requestShape = {
   /** Most tokens to make. At least 1; default 256. */
   maxTokens: integer(1).default(256),
   /** Tokens to make before an end-of-sequence or stop id may be chosen. At least 0, at most maxTokens; default 0. */
@@ -316,18 +322,28 @@ export const generateShape = {
   kv: KvOverrides.optional(),
   /** End after this long, with what there is. At least 1, in milliseconds; default: never. */
   timeoutMs: integer(1).optional(),
+  /**
+   * Whose turn it is when generations wait: a higher one first; a minute of waiting counts as one more. -10 to 10; default 0.
+   */
+  priority: integer(-10, 10).default(0),
+}
+
+/** One generation. */
+export const GenerateOptions = strict({
+  ...requestShape,
   /** Ends the generation within a step. */
   signal: abortSignal().optional(),
   /** What the result does on abort: reject, or resolve with what there is. Default `throw`. */
   onAbort: oneOf(['throw', 'return']).default('throw'),
   /** Chunks held for a slow consumer before the generation pauses. At least 1; default 64. */
   highWaterMark: integer(1).default(64),
+  /** Who asks, in any words: among generations of one priority that wait, clients take turns. Default: one client for all. */
+  client: z.string('a string').default(''),
+  /** Called when it has to wait, and when its place in the queue changes. */
+  onQueue: callback<QueueProgress>().optional(),
   /** Called as the prompt is worked through. */
   onPrefill: callback<PrefillProgress>().optional(),
-}
-
-/** One generation. */
-export const GenerateOptions = strict(generateShape).superRefine(({ minTokens, maxTokens }, context) => {
+}).superRefine(({ minTokens, maxTokens }, context) => {
   if (minTokens > maxTokens) {
     violate(
       context,

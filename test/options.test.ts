@@ -78,6 +78,8 @@ describe('defaults', () => {
       logprobs: false,
       onAbort: 'throw',
       highWaterMark: 64,
+      client: '',
+      priority: 0,
     })
   })
 
