@@ -69,6 +69,11 @@ const Resume = strict({
   token: name(),
   /** The last `seq` received; 0 for none. */
   afterSeq: integer(0),
+  /**
+   * Deltas allowed after that one, those that are sent again among them; with `flow: "credit"` only. It replaces what was allowed before: a
+   * `credit` may have been lost with the connection. Default 16.
+   */
+  credit: integer(0, 1_000_000).default(16),
 })
 
 /** Opens a conversation whose cache stays on the server, as long as this connection lasts. */
