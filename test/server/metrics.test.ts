@@ -1,0 +1,226 @@
+// What is counted, that it moves with what happens, and that the document says what there is.
+import { readFileSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import type { EngineStats, Result } from '../../src/index.js'
+import { Metrics } from '../../src/server/metrics.js'
+
+const TOTALS = { finished: 0, failed: 0, promptTokens: 0, completionTokens: 0, steps: 0, drafted: 0, accepted: 0 }
+const STATS: EngineStats = { running: 3, queued: 5, sessions: 2, totals: TOTALS }
+
+const ENGINE = {
+  info: { backend: 'cpu', isa: 'portable', dtype: 'bf16', weights: 'full', context: 16384 } as const,
+  stats: () => STATS,
+}
+
+const RESULT: Result = {
+  text: 'ab',
+  tokens: Int32Array.of(1, 2, 3, 4, 5),
+  finish: 'stop',
+  seed: null,
+  usage: { prompt: 100, cached: 40, completion: 5 },
+  timing: {
+    queueMs: 10,
+    prefillMs: 30,
+    ttftMs: 45,
+    decodeMs: 20,
+    tpotMs: 4,
+    e2eMs: 60,
+    tokensPerSecond: 200,
+    gapMs: { p50: 5, p90: 5, p99: 5, max: 5 },
+  },
+  speculation: {
+    used: true,
+    tree: 'auto',
+    nodes: 8,
+    sizes: [{ nodes: 8, steps: 2 }],
+    steps: 2,
+    drafted: 14,
+    accepted: 3,
+    tokensPerStep: 2.5,
+    byDepth: [
+      { offered: 2, accepted: 2 },
+      { offered: 2, accepted: 1 },
+    ],
+    lengths: [0, 1, 1],
+    accept: 'exact',
+    gate: { decision: 'speculated', reason: '', expectedSpeedup: 2, plainSteps: 0, probes: 0 },
+  },
+  kv: { policy: 'snapkv', promptTokens: 140, keptTokens: 64, bytes: 640, fullBytes: 1400 },
+}
+
+/** Series by their text, such as `gorgon_running{model="demo"}`. */
+async function scrape(metrics: Metrics): Promise<Map<string, number>> {
+  const { text } = await metrics.text()
+  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+  return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))]))
+}
+
+function create(): Metrics {
+  const metrics = new Metrics({ version: '1.2.3' })
+  metrics.read({ engines: () => [['demo', ENGINE]] })
+  return metrics
+}
+
+describe('a request that gave a result', () => {
+  test('is counted with its tokens, times, drafts and cache', async () => {
+    const metrics = create()
+    metrics.chunk('demo', 3, null)
+    metrics.chunk('demo', 2, 5)
+    metrics.finished('chat', 'demo', RESULT)
+    const series = await scrape(metrics)
+    expect(Object.fromEntries([...series].filter(([name]) => /^gorgon_\w+_total/.test(name)))).toEqual({
+      'gorgon_requests_total{endpoint="chat",model="demo",finish="stop"}': 1,
+      'gorgon_prompt_tokens_total{model="demo"}': 100,
+      'gorgon_cached_tokens_total{model="demo"}': 40,
+      'gorgon_completion_tokens_total{model="demo"}': 5,
+      'gorgon_steps_total{model="demo"}': 2,
+      'gorgon_drafted_tokens_total{model="demo"}': 14,
+      'gorgon_accepted_tokens_total{model="demo"}': 3,
+      'gorgon_depth_offered_total{model="demo",depth="1"}': 2,
+      'gorgon_depth_offered_total{model="demo",depth="2"}': 2,
+      'gorgon_depth_accepted_total{model="demo",depth="1"}': 2,
+      'gorgon_depth_accepted_total{model="demo",depth="2"}': 1,
+      'gorgon_gate_decisions_total{model="demo",decision="speculated"}': 1,
+      'gorgon_evicted_tokens_total{model="demo"}': 76,
+      'gorgon_kv_saved_bytes_total{model="demo"}': 760,
+      gorgon_socket_coalesced_frames_total: 0,
+      gorgon_socket_parked_responses_total: 0,
+      gorgon_socket_slow_closes_total: 0,
+    })
+    const sums = Object.fromEntries([...series].filter(([name]) => /^gorgon_\w+_sum/.test(name)))
+    expect(sums).toEqual({
+      'gorgon_queue_seconds_sum{model="demo"}': 0.01,
+      'gorgon_prefill_seconds_sum{model="demo"}': 0.03,
+      'gorgon_time_to_first_token_seconds_sum{model="demo"}': 0.045,
+      'gorgon_time_per_output_token_seconds_sum{model="demo"}': 0.004,
+      'gorgon_chunk_gap_seconds_sum{model="demo"}': 0.005,
+      'gorgon_request_duration_seconds_sum{endpoint="chat",model="demo"}': 0.06,
+      'gorgon_tokens_per_step_sum{model="demo"}': 2.5,
+    })
+  })
+
+  test('without text, and without steps, leaves out the times it has not', async () => {
+    const metrics = create()
+    const { timing, speculation } = RESULT
+    metrics.finished('stream', 'demo', {
+      ...RESULT,
+      finish: 'aborted',
+      timing: { ...timing, ttftMs: null, tpotMs: null },
+      speculation: { ...speculation, steps: 0, tokensPerStep: 0 },
+    })
+    const series = await scrape(metrics)
+    expect(series.get('gorgon_requests_total{endpoint="stream",model="demo",finish="aborted"}')).toBe(1)
+    expect(series.has('gorgon_time_to_first_token_seconds_count{model="demo"}')).toBe(false)
+    expect(series.has('gorgon_time_per_output_token_seconds_count{model="demo"}')).toBe(false)
+    expect(series.has('gorgon_tokens_per_step_count{model="demo"}')).toBe(false)
+  })
+})
+
+test('failures have their code, and no model where none was found', async () => {
+  const metrics = create()
+  metrics.failed('completions', null, 'ERR_OPTION')
+  metrics.failed('completions', 'demo', 'ERR_QUEUE_FULL')
+  const series = await scrape(metrics)
+  expect(series.get('gorgon_request_failures_total{endpoint="completions",model="",code="ERR_OPTION"}')).toBe(1)
+  expect(series.get('gorgon_request_failures_total{endpoint="completions",model="demo",code="ERR_QUEUE_FULL"}')).toBe(1)
+})
+
+test("what sockets report is counted, and each status of HTTP's", async () => {
+  const metrics = create()
+  metrics.coalesced(3)
+  metrics.parked()
+  metrics.slowClosed()
+  metrics.responded(200)
+  metrics.responded(429)
+  const series = await scrape(metrics)
+  expect(series.get('gorgon_socket_coalesced_frames_total')).toBe(3)
+  expect(series.get('gorgon_socket_parked_responses_total')).toBe(1)
+  expect(series.get('gorgon_socket_slow_closes_total')).toBe(1)
+  expect(series.get('gorgon_http_responses_total{status="200"}')).toBe(1)
+  expect(series.get('gorgon_http_responses_total{status="429"}')).toBe(1)
+})
+
+test('gauges are read when somebody looks, and what is gone is gone', async () => {
+  const metrics = create()
+  let engines: [string, typeof ENGINE][] = [['demo', ENGINE]]
+  metrics.read({ engines: () => engines, isReady: () => true, httpInFlight: () => 7, bufferedBytes: () => 99 })
+  metrics.read({ sockets: () => ({ stream: 4, responses: 1 }), detached: () => ({ responses: 2, sessions: 3 }) })
+  const series = await scrape(metrics)
+  expect(Object.fromEntries([...series].filter(([name]) => /^gorgon_[a-z_]+(?<!_total)({|$)/.test(name)))).toEqual({
+    [`gorgon_build_info{version="1.2.3",node="${process.versions.node}"}`]: 1,
+    gorgon_ready: 1,
+    'gorgon_queue_depth{model="demo"}': 5,
+    'gorgon_running{model="demo"}': 3,
+    'gorgon_sessions{model="demo"}': 2,
+    'gorgon_model_info{model="demo",backend="cpu",isa="portable",dtype="bf16",weights="full",context="16384"}': 1,
+    gorgon_http_requests_in_flight: 7,
+    'gorgon_sockets{protocol="stream"}': 4,
+    'gorgon_sockets{protocol="responses"}': 1,
+    gorgon_socket_buffered_bytes: 99,
+    'gorgon_detached{kind="response"}': 2,
+    'gorgon_detached{kind="session"}': 3,
+  })
+  engines = []
+  expect((await scrape(metrics)).has('gorgon_running{model="demo"}')).toBe(false)
+})
+
+describe('the text', () => {
+  test('is Prometheus text with the process beside the server', async () => {
+    const { type, text } = await create().text()
+    expect(type).toBe('text/plain; version=0.0.4; charset=utf-8')
+    expect(text).toContain('\nprocess_resident_memory_bytes ')
+    expect(text).toContain('# TYPE gorgon_requests_total counter\n')
+  })
+
+  test('is OpenMetrics for those who ask, and stays what it was for the others', async () => {
+    const metrics = create()
+    metrics.finished('chat', 'demo', RESULT)
+    const before = await metrics.text()
+    const { type, text } = await metrics.text(
+      'application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3',
+    )
+    expect(type).toBe('application/openmetrics-text; version=1.0.0; charset=utf-8')
+    expect(text).toContain('# TYPE gorgon_requests counter\ngorgon_requests_total{')
+    // A gauge by such a name is no counter.
+    expect(text).toContain('# TYPE nodejs_active_handles_total gauge\n')
+    expect(text).not.toContain('\n\n')
+    expect(text.endsWith('\n# EOF\n')).toBe(true)
+    const namesOf = (one: string) => [...one.matchAll(/^# TYPE (.*)$/gm)].map((match) => match[1])
+    expect(namesOf((await metrics.text()).text)).toEqual(namesOf(before.text))
+  })
+
+  test('of two servers in one process keeps them apart', async () => {
+    const [one, other] = [create(), create()]
+    one.failed('chat', null, 'ERR_BODY')
+    expect((await other.text()).text).not.toContain('ERR_BODY')
+  })
+})
+
+test('docs/metrics.md lists each metric with its type, labels and meaning', async () => {
+  const metrics = create()
+  const { text } = await metrics.text()
+  const helps = new Map(Array.from(text.matchAll(/^# HELP (gorgon_\S+) (.*)$/gm), ([, name, help]) => [name, help]))
+  const types = [...text.matchAll(/^# TYPE (gorgon_\S+) (\S+)$/gm)].map(([, name, type]) => [
+    name,
+    type,
+    helps.get(name),
+  ])
+  const rows = [
+    ...readFileSync('docs/metrics.md', 'utf8').matchAll(/^\| `(gorgon_\w+)` \| (\w+) \| (.*?)\| (.*) \|$/gm),
+  ]
+  expect(rows.map(([, name, type, , help]) => [name, type, help]).sort()).toEqual(types.sort())
+
+  // Labels show in series, so every metric needs one.
+  metrics.chunk('demo', 1, 1)
+  metrics.finished('chat', 'demo', RESULT)
+  metrics.failed('chat', 'demo', 'ERR_BODY')
+  metrics.responded(200)
+  metrics.read({ sockets: () => ({ stream: 1, responses: 0 }) })
+  const series = [...(await scrape(metrics)).keys()].filter((name) => name.startsWith('gorgon_'))
+  for (const [, name, , labels] of rows) {
+    const one = series.find((text) => text.split('{')[0]!.replace(/_bucket$/, '') === name)
+    expect(one, name).toBeDefined()
+    const shown = [...one!.matchAll(/[{,](\w+)=/g)].map((match) => match[1]!).filter((label) => label !== 'le')
+    expect(shown.join(', '), name).toBe(labels!.trim())
+  }
+})
