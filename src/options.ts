@@ -7,6 +7,7 @@ import {
   callback,
   flag,
   integer,
+  list,
   numberThat,
   oneOf,
   parse,
@@ -78,7 +79,7 @@ const speculationShape = {
         z.int(TREE_FORMS),
         strict({
           /** Ranks from the root down, one path per node; every prefix of a path is listed. */
-          paths: z.array(z.array(z.number()).readonly()).readonly(),
+          paths: list(list(z.number(TREE_FORMS), TREE_FORMS).readonly(), TREE_FORMS).readonly(),
         }),
       ],
       { error: TREE_FORMS },
@@ -292,24 +293,39 @@ export const requestShape = {
   presencePenalty: between(-2, 2).default(0),
   /** Token id to a number added to its logit: -100 to 100, or -Infinity, with which the token is never chosen. Default none. */
   logitBias: z
-    .record(
-      z.string().regex(/^(0|[1-9]\d{0,9})$/),
-      z.custom<number>(
-        (value) => value === Number.NEGATIVE_INFINITY || (typeof value === 'number' && Math.abs(value) <= 100),
-        BIAS_FORMS,
-      ),
-      {
-        error: (issue) => (issue.code === 'invalid_key' ? 'token ids as keys' : 'an object from token ids to numbers'),
-      },
-    )
+    .record(z.string(), z.unknown(), 'an object from token ids to numbers')
+    .superRefine((biases, context) => {
+      for (const [id, bias] of Object.entries(biases)) {
+        const isId = /^(0|[1-9]\d{0,9})$/.test(id)
+        if (isId && (bias === Number.NEGATIVE_INFINITY || (typeof bias === 'number' && Math.abs(bias) <= 100))) continue
+        // Of a hostile object with a million keys the first is told.
+        context.addIssue(
+          isId
+            ? { code: 'custom', path: [id], message: BIAS_FORMS }
+            : {
+                code: 'invalid_key',
+                origin: 'record',
+                issues: [],
+                path: [id],
+                message: 'token ids as keys',
+                input: biases,
+              },
+        )
+        return
+      }
+    })
+    .meta({
+      propertyNames: { pattern: '^(0|[1-9]\\d{0,9})$' },
+      additionalProperties: { type: 'number', minimum: -100, maximum: 100 },
+    })
     .default({}) as z.ZodDefault<z.ZodType<Readonly<Record<number, number>>, Readonly<Record<number, number>>>>,
   /** Text that ends the generation and is not part of it: one string or several, none empty. Default none. */
   stop: z
-    .union([text(STOP_FORMS), z.array(text('a string that is not empty')).readonly()], { error: STOP_FORMS })
+    .union([text(STOP_FORMS), list(text('a string that is not empty'), STOP_FORMS).readonly()], { error: STOP_FORMS })
     .transform((stop): readonly string[] => (typeof stop === 'string' ? [stop] : stop))
     .default([]),
   /** Token ids that end the generation, beside the model's own. Default none. */
-  stopTokenIds: z.array(integer(0), 'an array of token ids').readonly().default([]),
+  stopTokenIds: list(integer(0), 'an array of token ids').readonly().default([]),
   /** Log-probabilities per token: false for none, 0 for the chosen token's, n for the n likeliest too. At most 20; default false. */
   logprobs: z
     .union([z.int(LOGPROB_FORMS).min(0, LOGPROB_FORMS).max(20, LOGPROB_FORMS), z.literal(false)], {
@@ -373,7 +389,7 @@ export const Message = strict({
 })
 export type Message = Readonly<z.output<typeof Message>>
 
-const Messages = z.array(Message, 'an array of { role, content }').min(1, 'at least one message')
+const Messages = list(Message, 'an array of { role, content }').min(1, 'at least one message')
 
 /**
  * Load options with defaults; a string is the model.

@@ -7,6 +7,9 @@ import { GorgonError } from './errors.js'
 
 const INT32_MAX = 2 ** 31 - 1
 
+/** Told of one value; the rest of a hostile one is not worth the work. */
+const MOST_PROBLEMS = 8
+
 /** Single edits between two words: insert, delete, replace, swap neighbours. */
 function editDistance(a: string, b: string): number {
   const rows = Array.from({ length: a.length + 1 }, (_, i) =>
@@ -50,7 +53,10 @@ export const strict = <Shape extends z.ZodRawShape>(shape: Shape) =>
       const known = Object.keys(shape)
       const keys = (issue as unknown as { keys: string[] }).keys
       return keys
-        .map((key) => `"${key}" is not an option here.${suggest(key, known) || ` Known: ${known.join(', ')}.`}`)
+        .slice(0, MOST_PROBLEMS)
+        .map(
+          (key) => `${showValue(key)} is not an option here.${suggest(key, known) || ` Known: ${known.join(', ')}.`}`,
+        )
         .join(' ')
     },
   })
@@ -76,6 +82,23 @@ export const above = (bound: number, maximum: number) => {
 
 export const numberThat = (holds: (value: number) => boolean, allowed: string) =>
   z.number(allowed).refine(holds, allowed)
+
+/** An array of which the first wrong item alone is told: a hostile million of them makes no million messages. */
+export const list = <Item extends z.ZodType>(item: Item, allowed: string, minimum = 0): z.ZodArray<Item> =>
+  z
+    .array(z.unknown(), allowed)
+    .min(minimum, allowed)
+    .superRefine((values, context) => {
+      for (const [index, value] of values.entries()) {
+        const issue = item.safeParse(value).error?.issues[0]
+        if (issue) {
+          context.addIssue({ ...issue, path: [index, ...issue.path] } as z.core.$ZodSuperRefineIssue)
+          return
+        }
+      }
+    })
+    .meta({ items: z.toJSONSchema(item, { io: 'input' }) }) as unknown as z.ZodArray<Item>
+
 export const flag = () => z.boolean('true or false')
 export const text = (allowed: string) => z.string(allowed).min(1, allowed)
 export const callback = <Argument>() =>
@@ -174,7 +197,7 @@ function problemOf(issue: z.core.$ZodIssue, input: unknown, where: string) {
 export function parse<Schema extends z.ZodType>(schema: Schema, input: unknown, where = ''): z.output<Schema> {
   const result = schema.safeParse(input)
   if (result.success) return result.data
-  const problems = result.error.issues.map((issue) => problemOf(issue, input, where))
+  const problems = result.error.issues.slice(0, MOST_PROBLEMS).map((issue) => problemOf(issue, input, where))
   const messages = [...new Set(problems.map((problem) => problem.message))]
   throw new GorgonError('ERR_OPTION', messages.join('\n'), {
     path: problems[0]!.path,

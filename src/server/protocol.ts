@@ -1,7 +1,7 @@
 // The native protocol as schemas: every frame a client may send and every frame it may get. PROTOCOL.md tells the story.
 import { z } from 'zod'
 import { Message, requestShape, SessionOptions } from '../options.js'
-import { flag, integer, oneOf, strict } from '../schema.js'
+import { flag, integer, list, oneOf, strict } from '../schema.js'
 
 // ---------------------------------------------------------------------------------------------------------------------------------
 // From the client. Each frame is one JSON object in one text message.
@@ -10,14 +10,31 @@ import { flag, integer, oneOf, strict } from '../schema.js'
 const NAME_FORMS = 'a string of 1 to 128 characters'
 const name = () => z.string(NAME_FORMS).min(1, NAME_FORMS).max(128, NAME_FORMS)
 
+const SEED_FORMS = `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, or a larger one below 2^64 as a string`
+
+/** Numbers of JSON are exact below 2^53 only: a larger seed travels as its digits. */
+const Seed = z
+  .union(
+    [
+      z.int(SEED_FORMS).min(0, SEED_FORMS),
+      z
+        .string(SEED_FORMS)
+        .regex(/^(0|[1-9]\d{0,19})$/, { error: SEED_FORMS, abort: true })
+        .refine((digits) => BigInt(digits) < 2n ** 64n, SEED_FORMS),
+    ],
+    { error: SEED_FORMS },
+  )
+  .transform((seed) => BigInt(seed))
+  .optional()
+
 /** A generation's options that can be written as JSON: all but callbacks, signals and what the server decides. */
-export const RequestOptions = strict(requestShape)
+export const RequestOptions = strict({ ...requestShape, seed: Seed })
 export type RequestOptionsInput = z.input<typeof RequestOptions>
 
 const INPUT_FORMS = 'text, an array of token ids, or an array of { role, content }'
 
 /** Text, token ids used as they are, or the messages of a chat. */
-export const Input = z.union([z.string(), z.array(z.int().min(0)).min(1), z.array(Message).min(1)], {
+export const Input = z.union([z.string(), list(z.int().min(0), INPUT_FORMS, 1), list(Message, INPUT_FORMS, 1)], {
   error: INPUT_FORMS,
 })
 
