@@ -1,0 +1,25 @@
+// The answer to a connection that will not be served: written on the bare socket, which then closes.
+import { STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
+import { errorBody, errorHeaders, type Problem } from './errors.js'
+
+/** Never throws; a socket that cannot be written is closed all the same. */
+export function refuseUpgrade(socket: Duplex, problem: Problem, headers: Readonly<Record<string, string>> = {}): void {
+  const body = JSON.stringify(errorBody(problem))
+  const lines = {
+    connection: 'close',
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+    ...errorHeaders(problem),
+    ...headers,
+  }
+  const head = Object.entries(lines).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.on('error', () => undefined)
+  if (!socket.writable) {
+    socket.destroy()
+    return
+  }
+  socket.end(`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status] ?? ''}\r\n${head.join('')}\r\n${body}`, () =>
+    socket.destroy(),
+  )
+}
