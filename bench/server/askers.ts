@@ -1,0 +1,199 @@
+// Three ways to make the same request: of the library, over a WebSocket, over HTTP with server-sent events.
+import { once } from 'node:events'
+import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
+import { text as textOf } from 'node:stream/consumers'
+import { WebSocket } from 'ws'
+import type { Engine, GenerateOptions } from '../../src/index.js'
+import type { Answer, Arrival, Ask } from './load.js'
+
+/** What every request asks for, besides its prompt. */
+export interface Request {
+  /** Token ids, taken in turn. */
+  readonly prompts: readonly (readonly number[])[]
+  readonly tokens: number
+  readonly speculation: 'off' | 'auto'
+}
+
+export interface Asker {
+  readonly ask: Ask
+  close(): void
+}
+
+export const TRANSPORTS = { library: 'library', websocket: 'WebSocket', sse: 'SSE' } as const
+export type Transport = keyof typeof TRANSPORTS
+export const TRANSPORT_NAMES = Object.keys(TRANSPORTS) as readonly Transport[]
+
+const promptOf = ({ prompts }: Request, question: number): readonly number[] => prompts[question % prompts.length]!
+
+/** The engine's options for it: greedy, and no end before the last token, so that everybody gets as many. */
+export function optionsOf({ tokens, speculation }: Request) {
+  return {
+    maxTokens: tokens,
+    ignoreEos: true,
+    temperature: 0,
+    speculation: { mode: speculation },
+    kv: { policy: 'full' },
+  } as const satisfies GenerateOptions
+}
+
+export function libraryAsker(engine: Pick<Engine, 'generate'>, request: Request): Asker {
+  const ask = async (question: number): Promise<Answer> => {
+    const sentMs = performance.now()
+    const generation = engine.generate(Int32Array.from(promptOf(request, question)), optionsOf(request))
+    const arrivals: Arrival[] = []
+    for await (const { text, atMs: madeMs } of generation) {
+      const atMs = performance.now()
+      arrivals.push({ atMs, hasText: text !== '', lagMs: atMs - sentMs - madeMs })
+    }
+    const { text, tokens } = await generation
+    const endMs = performance.now()
+    return { firstByteMs: null, arrivals, endMs, tokens: tokens.length, text, ids: [...tokens] }
+  }
+  return { ask, close: () => undefined }
+}
+
+/** Connections that are free, the last used first; one more is made where there is none. */
+class Pool<Connection> {
+  readonly #free: Connection[] = []
+  readonly #all = new Set<Connection>()
+  readonly #open: () => Promise<Connection>
+
+  constructor(open: () => Promise<Connection>) {
+    this.#open = open
+  }
+
+  async use<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+    const connection = this.#free.pop() ?? (await this.#open())
+    this.#all.add(connection)
+    const result = await work(connection)
+    this.#free.push(connection)
+    return result
+  }
+
+  get all(): Iterable<Connection> {
+    return this.#all
+  }
+}
+
+/** @param url of the server: `http://127.0.0.1:8080`. */
+export function websocketAsker(url: string, request: Request): Asker {
+  const pool = new Pool(() => openNative(url))
+  const ask = async (question: number): Promise<Answer> => {
+    const sentMs = performance.now()
+    return pool.use((socket) => askNative(socket, request, question, sentMs))
+  }
+  return {
+    ask,
+    close() {
+      for (const socket of pool.all) socket.close()
+    },
+  }
+}
+
+async function openNative(url: string): Promise<WebSocket> {
+  const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/v1/stream`, 'gorgon.v1', { perMessageDeflate: false })
+  await once(socket, 'open')
+  const welcomed = once(socket, 'message')
+  socket.send(JSON.stringify({ type: 'hello' }))
+  await welcomed
+  return socket
+}
+
+function askNative(socket: WebSocket, request: Request, question: number, sentMs: number): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const arrivals: Arrival[] = []
+    const ids: number[] = []
+    let text = ''
+    let firstByteMs: number | null = null
+    const ended = (): void => {
+      socket.off('message', onMessage)
+      socket.off('close', onClose)
+    }
+    const onClose = (code: number, reason: Buffer): void => {
+      ended()
+      reject(new Error(`The server closed the socket with ${code} ${reason.toString()}`))
+    }
+    const onMessage = (data: Buffer): void => {
+      const atMs = performance.now()
+      firstByteMs ??= atMs
+      const frame = JSON.parse(data.toString())
+      if (frame.type === 'delta') {
+        arrivals.push({ atMs, hasText: frame.text !== '', lagMs: atMs - sentMs - frame.at })
+        text += frame.text
+        ids.push(...frame.ids)
+      } else if (frame.type === 'done') {
+        ended()
+        resolve({ firstByteMs, arrivals, endMs: atMs, tokens: frame.usage.completion, text, ids })
+      } else if (frame.type === 'error') {
+        ended()
+        reject(new Error(`${frame.code}: ${frame.message}`))
+      }
+    }
+    socket.on('message', onMessage)
+    socket.on('close', onClose)
+    socket.send(
+      JSON.stringify({
+        type: 'generate',
+        id: String(question),
+        input: promptOf(request, question),
+        options: optionsOf(request),
+        ids: true,
+      }),
+    )
+  })
+}
+
+/** What the last event says. */
+const DONE = '[DONE]'
+
+/** Of `POST /v1/completions`, whose chunks carry text and no ids, nor when they were made. */
+export function sseAsker(url: string, request: Request): Asker {
+  const agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY })
+  const ask = async (question: number): Promise<Answer> => {
+    const { maxTokens, ignoreEos, temperature, ...engineOptions } = optionsOf(request)
+    const body = JSON.stringify({
+      prompt: promptOf(request, question),
+      max_tokens: maxTokens,
+      ignore_eos: ignoreEos,
+      temperature,
+      stream: true,
+      stream_options: { include_usage: true },
+      gorgon: engineOptions,
+    })
+    const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
+    const asked = httpRequest(`${url}/v1/completions`, { method: 'POST', agent, headers })
+    asked.end(body)
+    const [response] = (await once(asked, 'response')) as [IncomingMessage]
+    const firstByteMs = performance.now()
+    if (response.statusCode !== 200)
+      throw new Error(`The server answered ${response.statusCode}: ${await textOf(response)}`)
+    const arrivals: Arrival[] = []
+    let text = ''
+    let tokens = 0
+    await eachEvent(response, (data) => {
+      const atMs = performance.now()
+      const { error, choices, usage } = JSON.parse(data)
+      if (error) throw new Error(`${error.code}: ${error.message}`)
+      if (usage) tokens = usage.completion_tokens
+      if (choices.length === 0) return
+      arrivals.push({ atMs, hasText: choices[0].text !== '', lagMs: null })
+      text += choices[0].text
+    })
+    return { firstByteMs, arrivals, endMs: performance.now(), tokens, text, ids: null }
+  }
+  return { ask, close: () => agent.destroy() }
+}
+
+/** Calls back for the data of each event, when it is there. */
+async function eachEvent(response: IncomingMessage, onData: (data: string) => void): Promise<void> {
+  let rest = ''
+  response.setEncoding('utf8')
+  for await (const part of response) {
+    const events = (rest + part).split('\n\n')
+    rest = events.pop()!
+    for (const event of events) {
+      const data = event.startsWith('data: ') ? event.slice('data: '.length) : DONE
+      if (data !== DONE) onData(data)
+    }
+  }
+}

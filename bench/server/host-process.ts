@@ -1,0 +1,104 @@
+// Starts a host, and asks it things: its parent's side.
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import type { EngineInfo, LoadOptions } from '../../src/index.js'
+import type { ServerOptionsInput } from '../../src/server/index.js'
+import type { Request } from './askers.js'
+import type { LoadPlan, LoadRun } from './load.js'
+import type { Marks } from './marks.js'
+
+export interface StartOptions {
+  readonly load: LoadOptions
+  readonly server: Omit<ServerOptionsInput, 'engine' | 'host' | 'port'>
+}
+
+export interface HostVerbs {
+  info(): Promise<EngineInfo>
+  /** Token ids of `count` prompts, with these lengths in turn. */
+  prompts(of: { readonly count: number; readonly lengths: readonly number[] }): Promise<number[][]>
+  /** The load, put on the library itself. */
+  library(of: { readonly plan: LoadPlan; readonly request: Request }): Promise<LoadRun>
+  marks(of: { readonly afterGc: boolean }): Promise<Marks>
+  /** Stops the server and frees the engine. */
+  close(): Promise<void>
+}
+
+export interface Call {
+  readonly id: number
+  readonly verb: keyof HostVerbs | 'start'
+  readonly argument: unknown
+}
+
+export type Reply = { readonly id: number } & ({ readonly value: unknown } | { readonly error: string })
+
+/** This file's own ending: compiled or not, the program beside it is of the same kind. */
+const PROGRAM = fileURLToPath(new URL(`./host${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url))
+
+export class HostProcess implements AsyncDisposable {
+  readonly #child: ChildProcess
+  readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>()
+  #calls = 0
+  #url = ''
+
+  private constructor(child: ChildProcess) {
+    this.#child = child
+    child.on('message', (reply: Reply) => this.#answered(reply))
+    child.once('exit', (code, signal) => {
+      for (const { reject } of this.#waiting.values()) reject(new Error(`The host ended with ${code ?? signal}`))
+      this.#waiting.clear()
+    })
+  }
+
+  /** @param flags of node, beside those a host always has. */
+  static async start(options: StartOptions, flags: readonly string[] = []): Promise<HostProcess> {
+    const execArgv = ['--expose-gc', ...flags]
+    const host = new HostProcess(fork(PROGRAM, { execArgv, serialization: 'advanced' }))
+    try {
+      host.#url = (await host.#ask('start', options)) as string
+      return host
+    } catch (error) {
+      host.#child.disconnect()
+      throw error
+    }
+  }
+
+  /** Where it serves: `http://127.0.0.1:PORT`. */
+  get url(): string {
+    return this.#url
+  }
+
+  get pid(): number {
+    return this.#child.pid!
+  }
+
+  ask<Verb extends keyof HostVerbs>(
+    verb: Verb,
+    ...[argument]: Parameters<HostVerbs[Verb]>
+  ): ReturnType<HostVerbs[Verb]> {
+    return this.#ask(verb, argument) as ReturnType<HostVerbs[Verb]>
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
+    const gone = once(this.#child, 'exit')
+    await this.ask('close').catch(() => undefined)
+    this.#child.disconnect()
+    await gone
+  }
+
+  #ask(verb: Call['verb'], argument: unknown): Promise<unknown> {
+    const id = ++this.#calls
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject })
+      this.#child.send({ id, verb, argument } satisfies Call)
+    })
+  }
+
+  #answered(reply: Reply): void {
+    const waiting = this.#waiting.get(reply.id)
+    this.#waiting.delete(reply.id)
+    if ('error' in reply) waiting?.reject(new Error(reply.error))
+    else waiting?.resolve(reply.value)
+  }
+}
