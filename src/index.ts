@@ -23,6 +23,7 @@ export {
   type SpeculationOptionsInput,
   type SpeculationOptionsInput as SpeculationOptions,
 } from './options.js'
+export { packageManifest } from './package.js'
 export type { EngineInfo } from './parts.js'
 export type { Prompt } from './prompt.js'
 export type { Chunk, Finish, KvReport, Result, TokenLogprob, Usage } from './result.js'

@@ -2,10 +2,9 @@
 import { spawnSync } from 'node:child_process'
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from 'node:os'
 import { join } from 'node:path'
-import { type BackendInfo, backends, inspect, packageRoot } from '../index.js'
+import { type BackendInfo, backends, inspect, packageManifest, packageRoot } from '../index.js'
 import { bytes, list } from './format.js'
 import { type Io, write } from './io.js'
-import { packageManifest } from './package.js'
 
 interface Check {
   readonly name: string

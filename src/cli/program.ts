@@ -1,6 +1,6 @@
 // The commands, their help, and the one place where an error becomes a message and an exit code.
 import { Command, CommanderError, Option } from 'commander'
-import { type ErrorCode, isGorgonError } from '../index.js'
+import { type ErrorCode, isGorgonError, packageManifest } from '../index.js'
 import { optionsOf, UsageError } from './args.js'
 import { bench, benchOptions } from './bench.js'
 import { demo } from './demo.js'
@@ -8,7 +8,6 @@ import { doctor } from './doctor.js'
 import { generate } from './generate.js'
 import { inspectFolder } from './inspect.js'
 import { type Io, ReaderGone, write } from './io.js'
-import { packageManifest } from './package.js'
 
 /** Exit codes: done; anything else; bad arguments or input; interrupted. */
 const DONE = 0

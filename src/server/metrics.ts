@@ -1,9 +1,8 @@
 // The server's metrics: what is counted as it happens, what is read when somebody looks, and both as Prometheus text.
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { EngineInfo, EngineStats, Result } from '../index.js'
-
-/** By which door a request for a generation came. */
-export type Endpoint = 'chat' | 'completions' | 'responses' | 'stream' | 'responses-socket'
+import type { Chunk, EngineInfo, EngineStats, Result } from '../index.js'
+import type { Route } from './http.js'
+import type { Endpoint, Observer, WorkLabels, WorkObserver } from './observer.js'
 
 /** Which protocol a WebSocket speaks. */
 export type SocketProtocol = 'stream' | 'responses'
@@ -42,7 +41,7 @@ const OPEN_METRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8
  * Counts for one server. Label values come from short lists: endpoints, models that are served, codes of ERRORS.md; nothing a client
  * wrote becomes one.
  */
-export class Metrics {
+export class Metrics implements Observer {
   readonly #registry = new Registry()
   #readings: Partial<Readings> = {}
 
@@ -165,38 +164,28 @@ export class Metrics {
     this.#readings = { ...this.#readings, ...readings }
   }
 
-  /** @param gapMs since the response's chunk before; null for its first. */
-  chunk(model: string, tokens: number, gapMs: number | null): void {
-    this.#completionTokens.inc({ model }, tokens)
-    if (gapMs !== null) this.#gap.observe({ model }, gapMs / 1000)
+  work(labels: WorkLabels): WorkObserver {
+    const { model } = labels
+    let lastAtMs: number | undefined
+    let made = 0
+    return {
+      chunk: ({ atMs, tokens }: Chunk) => {
+        made += tokens.length
+        this.#completionTokens.inc({ model }, tokens.length)
+        if (lastAtMs !== undefined) this.#gap.observe({ model }, (atMs - lastAtMs) / 1000)
+        lastAtMs = atMs
+      },
+      finished: (result) => {
+        // Of chunks that nobody read.
+        this.#completionTokens.inc({ model }, result.usage.completion - made)
+        this.#finished(labels, result)
+      },
+      failed: (code) => this.#failures.inc({ ...labels, code }),
+    }
   }
 
-  /** A request gave its result. Its tokens were counted chunk by chunk. */
-  finished(endpoint: Endpoint, model: string, { finish, usage, timing, speculation, kv }: Result): void {
-    this.#requests.inc({ endpoint, model, finish })
-    this.#promptTokens.inc({ model }, usage.prompt)
-    this.#cachedTokens.inc({ model }, usage.cached)
-    this.#steps.inc({ model }, speculation.steps)
-    this.#drafted.inc({ model }, speculation.drafted)
-    this.#accepted.inc({ model }, speculation.accepted)
-    speculation.byDepth.forEach(({ offered, accepted }, index) => {
-      this.#offeredAt.inc({ model, depth: index + 1 }, offered)
-      this.#acceptedAt.inc({ model, depth: index + 1 }, accepted)
-    })
-    this.#gate.inc({ model, decision: speculation.gate.decision })
-    this.#evicted.inc({ model }, kv.promptTokens - kv.keptTokens)
-    this.#saved.inc({ model }, kv.fullBytes - kv.bytes)
-    this.#queueTime.observe({ model }, timing.queueMs / 1000)
-    this.#prefill.observe({ model }, timing.prefillMs / 1000)
-    this.#duration.observe({ endpoint, model }, timing.e2eMs / 1000)
-    if (timing.ttftMs !== null) this.#firstToken.observe({ model }, timing.ttftMs / 1000)
-    if (timing.tpotMs !== null) this.#perToken.observe({ model }, timing.tpotMs / 1000)
-    if (speculation.steps > 0) this.#perStep.observe({ model }, speculation.tokensPerStep)
-  }
-
-  /** @param model null when it never came to one. */
-  failed(endpoint: Endpoint, model: string | null, code: string): void {
-    this.#failures.inc({ endpoint, model: model ?? '', code })
+  refused(endpoint: Endpoint, code: string): void {
+    this.#failures.inc({ endpoint, model: '', code })
   }
 
   responded(status: number): void {
@@ -222,6 +211,28 @@ export class Metrics {
     return accept.includes('application/openmetrics-text')
       ? { type: OPEN_METRICS, text: asOpenMetrics(text) }
       : { type: TEXT, text }
+  }
+
+  #finished({ endpoint, model }: WorkLabels, { finish, usage, timing, speculation, kv }: Result): void {
+    this.#requests.inc({ endpoint, model, finish })
+    this.#promptTokens.inc({ model }, usage.prompt)
+    this.#cachedTokens.inc({ model }, usage.cached)
+    this.#steps.inc({ model }, speculation.steps)
+    this.#drafted.inc({ model }, speculation.drafted)
+    this.#accepted.inc({ model }, speculation.accepted)
+    speculation.byDepth.forEach(({ offered, accepted }, index) => {
+      this.#offeredAt.inc({ model, depth: index + 1 }, offered)
+      this.#acceptedAt.inc({ model, depth: index + 1 }, accepted)
+    })
+    this.#gate.inc({ model, decision: speculation.gate.decision })
+    this.#evicted.inc({ model }, kv.promptTokens - kv.keptTokens)
+    this.#saved.inc({ model }, kv.fullBytes - kv.bytes)
+    this.#queueTime.observe({ model }, timing.queueMs / 1000)
+    this.#prefill.observe({ model }, timing.prefillMs / 1000)
+    this.#duration.observe({ endpoint, model }, timing.e2eMs / 1000)
+    if (timing.ttftMs !== null) this.#firstToken.observe({ model }, timing.ttftMs / 1000)
+    if (timing.tpotMs !== null) this.#perToken.observe({ model }, timing.tpotMs / 1000)
+    if (speculation.steps > 0) this.#perStep.observe({ model }, speculation.tokensPerStep)
   }
 
   #engines(): Iterable<readonly [string, MeasuredEngine]> {
@@ -288,4 +299,17 @@ function asOpenMetrics(text: string): string {
     counters.has(name) ? `# ${keyword} ${name} ` : line,
   )
   return `${named.replace(/\n\n+/g, '\n')}# EOF\n`
+}
+
+export function metricsRoutes(metrics: Metrics): readonly Route[] {
+  return [
+    {
+      method: 'GET',
+      path: '/metrics',
+      async handle({ request, response }) {
+        const { type, text } = await metrics.text(request.headers.accept)
+        response.writeHead(200, { 'content-type': type, 'cache-control': 'no-store', vary: 'accept' }).end(text)
+      },
+    },
+  ]
 }

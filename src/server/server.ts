@@ -4,12 +4,14 @@ import { createServer as createHttpServer, type IncomingMessage, type Server, ty
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { GorgonError, isGorgonError } from '../errors.js'
+import { packageManifest } from '../index.js'
 import { Guard } from './auth.js'
 import type { ServerContext } from './context.js'
 import { isFault, problemOf } from './errors.js'
+import { healthRoutes } from './health.js'
 import { HttpExchange, type Route } from './http.js'
 import { Intake } from './intake.js'
-import type { Observer } from './observer.js'
+import { Metrics, metricsRoutes } from './metrics.js'
 import { parseServerOptions, type ServerOptionsInput } from './options.js'
 import { Router } from './router.js'
 import { Sockets } from './sockets.js'
@@ -45,7 +47,6 @@ export class InferenceServer implements AsyncDisposable {
   readonly #sockets: Sockets
   readonly #http: Server
   readonly #exchanges = new Set<HttpExchange>()
-  readonly #observer: Observer = UNOBSERVED
   #address: ServerAddress | null = null
   #listening: Promise<ServerAddress> | null = null
   #closed: Promise<void> | null = null
@@ -55,11 +56,17 @@ export class InferenceServer implements AsyncDisposable {
   /** Made by `createServer()`. */
   constructor(input: ServerOptionsInput) {
     const options = parseServerOptions(input)
-    this.intake = new Intake(options, this.#observer)
-    this.#context = { options, guard: new Guard(options), intake: this.intake }
+    const metrics = new Metrics({ version: packageManifest().version })
+    this.intake = new Intake(options, metrics)
+    this.#context = { options, guard: new Guard(options), intake: this.intake, metrics }
     this.#router = new Router(this.#routes())
     this.#sockets = new Sockets(this.#context)
     this.#http = this.#createHttp()
+    metrics.read({
+      isReady: () => this.intake.state === 'ready',
+      httpInFlight: () => this.#exchanges.size,
+      engines: () => this.intake.models().flatMap(({ id, engine }) => (engine ? [[id, engine] as const] : [])),
+    })
   }
 
   /** Null while it does not listen. */
@@ -96,7 +103,7 @@ export class InferenceServer implements AsyncDisposable {
 
   /** Whoever adds routes adds them here. */
   #routes(): readonly Route[] {
-    return [...tokenizerRoutes(this.#context)]
+    return [...healthRoutes(this.#context), ...metricsRoutes(this.#context.metrics), ...tokenizerRoutes(this.#context)]
   }
 
   #createHttp(): Server {
@@ -136,7 +143,10 @@ export class InferenceServer implements AsyncDisposable {
       limits: options.limits,
     })
     this.#exchanges.add(exchange)
-    response.on('close', () => this.#exchanges.delete(exchange))
+    response.on('close', () => {
+      this.#exchanges.delete(exchange)
+      if (response.headersSent) this.#context.metrics.responded(response.statusCode)
+    })
     try {
       response.setHeader('x-request-id', requestId)
       if (this.intake.state === 'draining') response.setHeader('connection', 'close')
@@ -245,11 +255,6 @@ class Deadline {
   clear(): void {
     clearTimeout(this.#timer)
   }
-}
-
-const UNOBSERVED: Observer = {
-  work: () => ({ chunk: () => undefined, finished: () => undefined, failed: () => undefined }),
-  refused: () => undefined,
 }
 
 function after(ms: number): Promise<void> {

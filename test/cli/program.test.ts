@@ -1,7 +1,7 @@
 // Commands, help, and how errors and exit codes reach a user.
 import { Writable } from 'node:stream'
 import { describe, expect, test } from 'vitest'
-import { packageManifest } from '../../src/cli/package.js'
+import { packageManifest } from '../../src/package.js'
 import { errorLine, gorgon } from './command.js'
 
 describe('help and version', () => {

@@ -1,8 +1,11 @@
 // What is counted, that it moves with what happens, and that the document says what there is.
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import type { EngineStats, Result } from '../../src/index.js'
+import type { Chunk, EngineStats, Result } from '../../src/index.js'
 import { Metrics } from '../../src/server/metrics.js'
+import { runningServers } from '../support/server.js'
+
+const startServer = runningServers()
 
 const TOTALS = { finished: 0, failed: 0, promptTokens: 0, completionTokens: 0, steps: 0, drafted: 0, accepted: 0 }
 const STATS: EngineStats = { running: 3, queued: 5, sessions: 2, totals: TOTALS }
@@ -48,9 +51,16 @@ const RESULT: Result = {
   kv: { policy: 'snapkv', promptTokens: 140, keptTokens: 64, bytes: 640, fullBytes: 1400 },
 }
 
+function chunk(tokens: number, atMs: number): Chunk {
+  return { index: 0, step: 0, atMs, text: '', tokens: new Int32Array(tokens), drafted: 0 }
+}
+
 /** Series by their text, such as `gorgon_running{model="demo"}`. */
 async function scrape(metrics: Metrics): Promise<Map<string, number>> {
-  const { text } = await metrics.text()
+  return seriesOf((await metrics.text()).text)
+}
+
+function seriesOf(text: string): Map<string, number> {
   const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'))
   return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))]))
 }
@@ -64,9 +74,10 @@ function create(): Metrics {
 describe('a request that gave a result', () => {
   test('is counted with its tokens, times, drafts and cache', async () => {
     const metrics = create()
-    metrics.chunk('demo', 3, null)
-    metrics.chunk('demo', 2, 5)
-    metrics.finished('chat', 'demo', RESULT)
+    const work = metrics.work({ endpoint: 'chat', model: 'demo' })
+    work.chunk(chunk(3, 45))
+    work.chunk(chunk(2, 50))
+    work.finished(RESULT)
     const series = await scrape(metrics)
     expect(Object.fromEntries([...series].filter(([name]) => /^gorgon_\w+_total/.test(name)))).toEqual({
       'gorgon_requests_total{endpoint="chat",model="demo",finish="stop"}': 1,
@@ -102,7 +113,7 @@ describe('a request that gave a result', () => {
   test('without text, and without steps, leaves out the times it has not', async () => {
     const metrics = create()
     const { timing, speculation } = RESULT
-    metrics.finished('stream', 'demo', {
+    metrics.work({ endpoint: 'stream', model: 'demo' }).finished({
       ...RESULT,
       finish: 'aborted',
       timing: { ...timing, ttftMs: null, tpotMs: null },
@@ -118,8 +129,8 @@ describe('a request that gave a result', () => {
 
 test('failures have their code, and no model where none was found', async () => {
   const metrics = create()
-  metrics.failed('completions', null, 'ERR_OPTION')
-  metrics.failed('completions', 'demo', 'ERR_QUEUE_FULL')
+  metrics.refused('completions', 'ERR_OPTION')
+  metrics.work({ endpoint: 'completions', model: 'demo' }).failed('ERR_QUEUE_FULL')
   const series = await scrape(metrics)
   expect(series.get('gorgon_request_failures_total{endpoint="completions",model="",code="ERR_OPTION"}')).toBe(1)
   expect(series.get('gorgon_request_failures_total{endpoint="completions",model="demo",code="ERR_QUEUE_FULL"}')).toBe(1)
@@ -174,7 +185,7 @@ describe('the text', () => {
 
   test('is OpenMetrics for those who ask, and stays what it was for the others', async () => {
     const metrics = create()
-    metrics.finished('chat', 'demo', RESULT)
+    metrics.work({ endpoint: 'chat', model: 'demo' }).finished(RESULT)
     const before = await metrics.text()
     const { type, text } = await metrics.text(
       'application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3',
@@ -191,9 +202,41 @@ describe('the text', () => {
 
   test('of two servers in one process keeps them apart', async () => {
     const [one, other] = [create(), create()]
-    one.failed('chat', null, 'ERR_BODY')
+    one.refused('chat', 'ERR_BODY')
     expect((await other.text()).text).not.toContain('ERR_BODY')
   })
+})
+
+test('a scrape of a running server shows what it did', async () => {
+  const { server, url } = await startServer()
+  const principal = { id: 'test', maxPriority: 0 }
+  const options = { maxTokens: 12, ignoreEos: true }
+  const work = server.intake.start({ principal, endpoint: 'stream', input: 'const x = ', options })
+  // Nobody reads the chunks: the tokens count all the same.
+  const { usage, speculation } = await work.result
+  const refused = { principal, endpoint: 'chat', model: 'none', input: '', options } as const
+  expect(() => server.intake.start(refused)).toThrow('There is no model')
+
+  const response = await fetch(`${url}/metrics`)
+  expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
+  const series = seriesOf(await response.text())
+  expect(series.get('gorgon_ready')).toBe(1)
+  expect(series.get('gorgon_running{model="demo"}')).toBe(0)
+  expect(series.get('gorgon_http_requests_in_flight')).toBe(1)
+  expect(series.get('gorgon_prompt_tokens_total{model="demo"}')).toBe(usage.prompt)
+  expect(series.get('gorgon_completion_tokens_total{model="demo"}')).toBe(usage.completion)
+  expect(series.get('gorgon_steps_total{model="demo"}')).toBe(speculation.steps)
+  expect(series.get('gorgon_requests_total{endpoint="stream",model="demo",finish="length"}')).toBe(1)
+  expect(series.get('gorgon_request_failures_total{endpoint="chat",model="",code="ERR_MODEL_UNKNOWN"}')).toBe(1)
+})
+
+test('a server with keys shows its metrics to those who have one', async () => {
+  const key = 'a-key-of-the-server'
+  const { url } = await startServer({ keys: [key] })
+  expect((await fetch(`${url}/metrics`)).status).toBe(401)
+  const response = await fetch(`${url}/metrics`, { headers: { authorization: `Bearer ${key}` } })
+  expect(response.status).toBe(200)
+  expect(await response.text()).toContain('gorgon_http_responses_total{status="401"} 1\n')
 })
 
 test('docs/metrics.md lists each metric with its type, labels and meaning', async () => {
@@ -211,9 +254,11 @@ test('docs/metrics.md lists each metric with its type, labels and meaning', asyn
   expect(rows.map(([, name, type, , help]) => [name, type, help]).sort()).toEqual(types.sort())
 
   // Labels show in series, so every metric needs one.
-  metrics.chunk('demo', 1, 1)
-  metrics.finished('chat', 'demo', RESULT)
-  metrics.failed('chat', 'demo', 'ERR_BODY')
+  const work = metrics.work({ endpoint: 'chat', model: 'demo' })
+  work.chunk(chunk(1, 1))
+  work.chunk(chunk(1, 2))
+  work.finished(RESULT)
+  metrics.refused('chat', 'ERR_BODY')
   metrics.responded(200)
   metrics.read({ sockets: () => ({ stream: 1, responses: 0 }) })
   const series = [...(await scrape(metrics)).keys()].filter((name) => name.startsWith('gorgon_'))
