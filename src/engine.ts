@@ -15,8 +15,9 @@ import {
 import { type EngineCore, type EngineInfo, type EngineParts, openSequence } from './parts.js'
 import { type Plan, resolvePlan, type TurnDefaults } from './plan.js'
 import { encodePrompt, isChat, type Prompt, renderMessages, roomAfter, tokenizerOf } from './prompt.js'
+import { type Claim, Places } from './queue.js'
 import type { Result } from './result.js'
-import { Places, Scheduler } from './scheduler.js'
+import { Scheduler } from './scheduler.js'
 import type { Sequence } from './sequence.js'
 import { Session } from './session.js'
 
@@ -35,12 +36,27 @@ export interface EngineTotals {
 export interface EngineStats {
   /** Generations with a place. */
   readonly running: number
-  /** Generations waiting for one. */
+  /** Of those, how many are at their prompt. */
+  readonly prefilling: number
+  /** Of those, how many are making tokens, or wait for a slow reader to go on. */
+  readonly decoding: number
+  /** Generations waiting for a place. */
   readonly queued: number
   /** Sessions not closed. */
   readonly sessions: number
+  readonly memory: EngineMemory
   /** Since loading. */
   readonly totals: EngineTotals
+}
+
+/** In bytes; nothing once the engine is closed. */
+export interface EngineMemory {
+  /** Of the model, its Medusa heads included. */
+  readonly weights: number
+  /** K and V of running generations, and of sessions between turns. */
+  readonly kv: number
+  /** All that is in use of the device's memory, now and at most so far; null on the CPU. */
+  readonly device: { readonly used: number; readonly peak: number } | null
 }
 
 /**
@@ -62,14 +78,16 @@ export class Engine implements AsyncDisposable {
     accepted: 0,
   }
   #closed: Promise<void> | null = null
+  #isFreed = false
 
   /** Made by `loadEngine()`. */
   constructor(parts: EngineParts) {
-    const { maxSequences, maxQueue } = parts.limits
+    const { maxSequences, maxQueue } = parts.info.limits
     this.#core = {
       ...parts,
       scheduler: new Scheduler(parts.native),
       places: new Places(maxSequences, maxQueue),
+      sequences: new Set(),
       costs: parts.info.stepCosts && new LiveCosts(parts.info.stepCosts),
       experience: new Experience(),
     }
@@ -87,7 +105,10 @@ export class Engine implements AsyncDisposable {
    *   chat template.
    */
   generate(prompt: Prompt, options?: GenerateOptionsInput): Generation {
-    return this.#start(options, {}, () => ({ turn: this.#soloTurn(prompt), continuation: !isChat(prompt) }))
+    return this.#start(options, {}, (claim) => ({
+      turn: this.#soloTurn(prompt, claim),
+      continuation: !isChat(prompt),
+    }))
   }
 
   /**
@@ -134,8 +155,16 @@ export class Engine implements AsyncDisposable {
   }
 
   stats(): EngineStats {
-    const { places } = this.#core
-    return { running: places.taken, queued: places.queued, sessions: this.#sessions.size, totals: this.#totals }
+    const { places, scheduler } = this.#core
+    return {
+      running: places.taken,
+      prefilling: scheduler.prefilling,
+      decoding: scheduler.decoding,
+      queued: places.queued,
+      sessions: this.#sessions.size,
+      memory: this.#memory(),
+      totals: this.#totals,
+    }
   }
 
   /**
@@ -164,6 +193,7 @@ export class Engine implements AsyncDisposable {
     for (const generation of this.#running) generation.hurry()
     await Promise.all([...this.#running].map((generation) => generation.settled))
     await Promise.all([...this.#sessions].map((session) => session.close()))
+    this.#isFreed = true
     try {
       await this.#core.native.close(this.#core.model)
     } finally {
@@ -174,7 +204,7 @@ export class Engine implements AsyncDisposable {
   #start(
     options: GenerateOptionsInput | undefined,
     defaults: TurnDefaults,
-    begin: () => { turn: Turn; continuation: boolean; learnt?: TextExperience },
+    begin: (claim: Claim) => { turn: Turn; continuation: boolean; learnt?: TextExperience },
   ): RunningGeneration {
     const id = `generation-${++this.#count}`
     try {
@@ -182,7 +212,7 @@ export class Engine implements AsyncDisposable {
       const parsed = parseGenerateOptions(options)
       const plan = resolvePlan(parsed, this.#core, defaults)
       const { tokenizer, layers, info } = this.#core
-      const { learnt = new TextExperience(this.#core.experience), ...begun } = begin()
+      const { learnt = new TextExperience(this.#core.experience), ...begun } = begin(parsed)
       const pilot = pilotOf(plan, this.#core, learnt)
       const request = { ...begun, plan, pilot, tokenizer, layers, kvBytesPerToken: info.kvBytesPerToken }
       const generation = new RunningGeneration(id, (signal) => generate({ ...request, signal }), parsed)
@@ -198,27 +228,28 @@ export class Engine implements AsyncDisposable {
   }
 
   /** A sequence for one generation. */
-  #soloTurn(prompt: Prompt): Turn {
+  #soloTurn(prompt: Prompt, claim: Claim): Turn {
     const core = this.#core
-    let hasPlace = false
+    let leave: (() => void) | null = null
     let sequence: Sequence | null = null
+    const encode = async (signal: AbortSignal) => {
+      const tokens = await encodePrompt(prompt, core, signal)
+      return { prompt: tokens, room: roomAfter(tokens.length, 0, core.context) }
+    }
     return {
       async begin(signal) {
         // Encoding needs no place: it goes on beside the waiting.
-        const encoding = encodePrompt(prompt, core, signal)
-        encoding.catch(() => undefined)
-        await core.places.take(signal)
-        hasPlace = true
-        const tokens = await encoding
-        const room = roomAfter(tokens.length, 0, core.context)
+        const encoding = encode(signal)
+        leave = await core.places.take(claim, signal, encoding)
+        const encoded = await encoding
         sequence = openSequence(core)
-        return { sequence, prompt: tokens, room }
+        return { sequence, ...encoded }
       },
       async end() {
         try {
           await sequence?.close()
         } finally {
-          if (hasPlace) core.places.free()
+          leave?.()
         }
       },
     }
@@ -239,6 +270,17 @@ export class Engine implements AsyncDisposable {
       steps: totals.steps + speculation.steps,
       drafted: totals.drafted + speculation.drafted,
       accepted: totals.accepted + speculation.accepted,
+    }
+  }
+
+  #memory(): EngineMemory {
+    const { native, model, sequences } = this.#core
+    if (this.#isFreed) return { weights: 0, kv: 0, device: null }
+    const { device, weightBytes, headsBytes, memoryUsed, memoryPeak } = native.modelInfo(model)
+    return {
+      weights: weightBytes + headsBytes,
+      kv: [...sequences].reduce((bytes, { info }) => bytes + info.bytes, 0),
+      device: device === null ? null : { used: memoryUsed, peak: memoryPeak },
     }
   }
 

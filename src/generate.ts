@@ -96,12 +96,12 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
       stats.step(tree, accepted.path)
       if (posterior) pilot.stepped(tree, accepted.tokens, sequence.stepMs)
 
-      const piece = text.push(accepted.tokens)
-      const emitted = accepted.tokens.slice(0, piece.count)
-      const path = accepted.path.subarray(0, piece.count)
+      const pieces = text.push(accepted.tokens)
+      const emitted = accepted.tokens.slice(0, pieces.length)
+      const path = accepted.path.subarray(0, pieces.length)
       sequence.emit(emitted, posterior && path)
       const logprobs = stepLogprobs({ tree, path, drafts, posterior, tokens }, (id) => tokenizer?.tokenText(id) ?? '')
-      yield transcript.chunk(piece.text, emitted, logprobs)
+      yield transcript.chunk(pieces, emitted, logprobs)
       if (text.finished) break
 
       cacheRows += path.length
@@ -113,7 +113,7 @@ export async function* generate(request: Request): AsyncGenerator<Chunk, Result,
     if (!signal.aborted || error !== signal.reason) throw error
     finish = error === TIME_IS_UP ? 'timeout' : 'aborted'
     const heldBack = text?.flush()
-    if (heldBack) yield transcript.chunk(heldBack, new Int32Array(0), null)
+    if (heldBack) yield transcript.chunk([heldBack], new Int32Array(0), null)
   } finally {
     await turn.end(transcript)
   }

@@ -1,6 +1,6 @@
 // The public API: re-exports only.
 export { backends } from './backend.js'
-export type { Engine, EngineStats, EngineTotals } from './engine.js'
+export type { Engine, EngineMemory, EngineStats, EngineTotals } from './engine.js'
 export { type ErrorCode, GorgonError, isGorgonError } from './errors.js'
 export type { Generation } from './generation.js'
 export { type HeadsSummary, inspect, type ModelReport, type ModelSummary, type WeightsSummary } from './inspect.js'
@@ -18,6 +18,7 @@ export {
   type PrefillProgress,
   parseGenerateOptions,
   parseLoadOptions,
+  type QueueProgress,
   type SessionOptionsInput,
   type SessionOptionsInput as SessionOptions,
   type SpeculationOptionsInput,

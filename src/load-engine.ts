@@ -230,7 +230,7 @@ function partsOf(
     readonly heads: HeadsFolder | null
     readonly choice: BackendChoice
   },
-  { speculation, kv, limits }: LoadOptions,
+  { speculation, kv, limits: { maxSequences, maxQueue } }: LoadOptions,
 ): EngineParts {
   const { vocab, layers } = folder.config.shape
   const { backend, isa, threads, dtype, weights, weightBytes, headsBytes, kvBytesPerToken } = found.native.modelInfo(
@@ -245,7 +245,6 @@ function partsOf(
     accuracy: heads?.accuracy ?? null,
     speculation,
     kv,
-    limits,
     info: {
       model: folder.dir,
       architecture: folder.config.architecture,
@@ -259,6 +258,7 @@ function partsOf(
       weightBytes,
       vocab,
       context: found.context,
+      limits: { maxSequences, maxQueue },
       kvBytesPerToken,
       heads: heads && {
         path: heads.path,

@@ -173,10 +173,13 @@ export interface QueueProgress {
   readonly position: number
 }
 
-/** What `onPrefill` is told: work done and in all, in token-layers. */
+/** What `onPrefill` is told. */
 export interface PrefillProgress {
+  /** Work done and in all, in token-layers. */
   readonly done: number
   readonly total: number
+  /** Rows that earlier turns had left in the cache, for which there is nothing to do. */
+  readonly cached: number
 }
 
 const HEADS_FORMS = 'the folder or file of Medusa heads, or false'

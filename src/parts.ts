@@ -5,7 +5,8 @@ import type { ModelHandle, Native } from './native.js'
 import type { LoadOptions } from './options.js'
 import type { PlanContext } from './plan.js'
 import type { Encoding } from './prompt.js'
-import type { Places, Scheduler } from './scheduler.js'
+import type { Places } from './queue.js'
+import type { Scheduler } from './scheduler.js'
 import { Sequence } from './sequence.js'
 
 /** A loaded model, and what was said about how to use it. */
@@ -15,7 +16,6 @@ export interface EngineParts extends Encoding, PlanContext {
   /** Tokens of prompt and output together. */
   readonly context: number
   readonly layers: number
-  readonly limits: Pick<LoadOptions['limits'], 'maxSequences' | 'maxQueue'>
   readonly info: EngineInfo
 }
 
@@ -23,6 +23,8 @@ export interface EngineParts extends Encoding, PlanContext {
 export interface EngineCore extends EngineParts {
   readonly scheduler: Scheduler
   readonly places: Places
+  /** Not closed: of running generations, and of sessions between turns. */
+  readonly sequences: Set<Sequence>
   /** What steps cost, as the table says and as they turned out; null where nothing was measured. */
   readonly costs: LiveCosts | null
   readonly experience: Experience
@@ -53,6 +55,8 @@ export interface EngineInfo {
   readonly vocab: number
   /** Tokens of prompt and output together. */
   readonly context: number
+  /** How many run at once, and how many may wait. */
+  readonly limits: Pick<LoadOptions['limits'], 'maxSequences' | 'maxQueue'>
   /** Of K and V over all layers. */
   readonly kvBytesPerToken: number
   /** Null without Medusa heads: plain decoding. */
@@ -71,6 +75,8 @@ export interface EngineInfo {
   readonly warnings: readonly string[]
 }
 
-export function openSequence({ native, scheduler, model }: EngineCore): Sequence {
-  return new Sequence(native, scheduler, model)
+export function openSequence({ native, scheduler, model, sequences }: EngineCore): Sequence {
+  const sequence = new Sequence(native, scheduler, model, (closed) => sequences.delete(closed))
+  sequences.add(sequence)
+  return sequence
 }

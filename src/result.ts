@@ -30,6 +30,8 @@ export interface Chunk {
   readonly atMs: number
   /** May be empty, while a character is incomplete or a stop string may have begun. */
   readonly text: string
+  /** The text, by which of `tokens` brought it: one piece for each, often its own text. One piece where there are no tokens. */
+  readonly pieces: readonly string[]
   /** i32: the root, then the accepted drafts, stop id included. Empty only in the last chunk of a generation cut short. */
   readonly tokens: Int32Array
   /** How many of `tokens` were drafted. */
@@ -141,13 +143,15 @@ export class Transcript {
   }
 
   /** The next chunk. */
-  chunk(text: string, tokens: Int32Array, logprobs: readonly TokenLogprob[] | null): Chunk {
+  chunk(pieces: readonly string[], tokens: Int32Array, logprobs: readonly TokenLogprob[] | null): Chunk {
     const index = this.#chunkCount++
+    const text = pieces.join('')
     const chunk: Chunk = {
       index,
       step: tokens.length > 0 ? index : Math.max(0, index - 1),
       atMs: this.#stats.chunk(tokens.length, text),
       text,
+      pieces,
       tokens,
       drafted: Math.max(0, tokens.length - 1),
       ...(logprobs && { logprobs }),

@@ -1,4 +1,4 @@
-// Decides what runs when: how many sequences at once, and which phase goes to the native side next, for whom together.
+// Decides which phase goes to the native side next, for whom together.
 import { GorgonError } from './errors.js'
 import type { CommitRequest, Drafts, Native, Posterior, PrefillStep, SessionHandle, VerifyRequest } from './native.js'
 
@@ -42,6 +42,8 @@ export class Scheduler {
   #lastWasPrefill = false
   /** Sequences of the last verify. */
   #lastVerified: ReadonlySet<SessionHandle> = new Set()
+  /** Sequences that have begun a prompt and not come to its end. */
+  readonly #prefilling = new Set<SessionHandle>()
   /** Sequences that have verified and not left. */
   readonly #decoding = new Set<SessionHandle>()
   #callMs = 0
@@ -55,8 +57,11 @@ export class Scheduler {
   }
 
   /** One chunk of one layer. */
-  prefill(session: SessionHandle): Promise<PrefillStep> {
-    return this.#ask('prefill', { session })
+  async prefill(session: SessionHandle): Promise<PrefillStep> {
+    this.#prefilling.add(session)
+    const step = await this.#ask('prefill', { session })
+    if (step.result) this.#prefilling.delete(session)
+    return step
   }
 
   verify(request: VerifyRequest): Promise<Posterior> {
@@ -70,7 +75,16 @@ export class Scheduler {
   /** This sequence will not ask again soon; nobody should wait for it. */
   leave(session: SessionHandle): void {
     this.#expected.delete(session)
+    this.#prefilling.delete(session)
     this.#decoding.delete(session)
+  }
+
+  get prefilling(): number {
+    return this.#prefilling.size
+  }
+
+  get decoding(): number {
+    return this.#decoding.size
   }
 
   /** Wall time of the last native call, in milliseconds: right after an answer, of the call that gave it. */
@@ -155,76 +169,4 @@ export class Scheduler {
 
 function isOutOfOrder(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === 'ERR_STATE'
-}
-
-interface Ticket {
-  admit(): void
-  refuse(reason: unknown): void
-}
-
-/** Places for sequences: at most `places` at once, the rest in the order they came, at most `maxQueue` of them. */
-export class Places {
-  readonly #places: number
-  readonly #maxQueue: number
-  readonly #queue = new Set<Ticket>()
-  #taken = 0
-
-  constructor(places: number, maxQueue: number) {
-    this.#places = places
-    this.#maxQueue = maxQueue
-  }
-
-  get taken(): number {
-    return this.#taken
-  }
-
-  get queued(): number {
-    return this.#queue.size
-  }
-
-  /**
-   * A place, at once if one is free. Every place taken is given back by `free()`.
-   *
-   * @throws {GorgonError} ERR_QUEUE_FULL when nobody more may wait; the signal's reason when it fires before the turn comes.
-   */
-  async take(signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted()
-    if (this.#taken < this.#places) {
-      this.#taken++
-      return
-    }
-    if (this.#queue.size >= this.#maxQueue) {
-      throw new GorgonError(
-        'ERR_QUEUE_FULL',
-        `${this.#taken} generations are running (limits.maxSequences is ${this.#places}) and ${this.#queue.size} are waiting ` +
-          `(limits.maxQueue is ${this.#maxQueue}). Try again later, or raise a limit.`,
-        { running: this.#taken, maxSequences: this.#places, queued: this.#queue.size, maxQueue: this.#maxQueue },
-      )
-    }
-    let ticket: Ticket
-    const onAbort = () => {
-      this.#queue.delete(ticket)
-      ticket.refuse(signal.reason)
-    }
-    try {
-      await new Promise<void>((admit, refuse) => {
-        ticket = { admit, refuse }
-        this.#queue.add(ticket)
-        signal.addEventListener('abort', onAbort, { once: true })
-      })
-    } finally {
-      signal.removeEventListener('abort', onAbort)
-    }
-  }
-
-  /** Gives a place back, to the one who has waited longest if there is one. */
-  free(): void {
-    const [next] = this.#queue
-    if (!next) {
-      this.#taken--
-      return
-    }
-    this.#queue.delete(next)
-    next.admit()
-  }
 }

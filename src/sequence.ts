@@ -11,6 +11,7 @@ import type {
   SessionHandle,
   SessionInfo,
 } from './native.js'
+import type { PrefillProgress } from './options.js'
 import type { Scheduler } from './scheduler.js'
 
 /** Drafts to make at the end of a phase: so many Medusa heads, so many of each. */
@@ -39,12 +40,16 @@ export class Sequence {
   #isIntact = true
   #commitMs: number | null = null
   #stepMs: number | null = null
+  #info: SessionInfo
   #closed: Promise<void> | undefined
+  readonly #onClose: (sequence: Sequence) => void
 
-  constructor(native: Native, scheduler: Scheduler, model: ModelHandle) {
+  constructor(native: Native, scheduler: Scheduler, model: ModelHandle, onClose: (sequence: Sequence) => void) {
     this.#native = native
     this.#scheduler = scheduler
     this.#handle = native.openSession(model)
+    this.#info = native.sessionInfo(this.#handle)
+    this.#onClose = onClose
   }
 
   /** False when a phase was left unfinished: nobody knows what the cache holds, and the sequence can only be closed. */
@@ -56,8 +61,9 @@ export class Sequence {
     return this.#tail
   }
 
+  /** As the last call of a phase left it: nobody can look during one. */
   get info(): SessionInfo {
-    return this.#native.sessionInfo(this.#handle)
+    return this.#info
   }
 
   /**
@@ -72,17 +78,19 @@ export class Sequence {
       readonly sampling: SamplingSpec
       readonly compression: CompressionSpec | null
       readonly drafts: DraftRequest
-      readonly onPrefill?: ((progress: { done: number; total: number }) => void) | undefined
+      readonly onPrefill?: ((progress: PrefillProgress) => void) | undefined
     },
     signal: AbortSignal,
   ): Promise<{ drafts: Drafts; compression: CompressionReport | null }> {
     signal.throwIfAborted()
     const { tokens, sampling, compression, drafts, onPrefill } = request
+    const { rows: cached } = this.#info
     return this.#phase(async () => {
       this.#native.beginPrefill({ session: this.#handle, tokens, sampling, compression, ...only(drafts) })
       for (;;) {
         const { done, total, result } = await this.#scheduler.prefill(this.#handle)
-        onPrefill?.({ done, total })
+        this.#info = this.#native.sessionInfo(this.#handle)
+        onPrefill?.({ done, total, cached })
         if (result) {
           this.#keep([], null)
           return result
@@ -144,7 +152,7 @@ export class Sequence {
   close(): Promise<void> {
     this.#isIntact = false
     this.#scheduler.leave(this.#handle)
-    this.#closed ??= this.#native.close(this.#handle)
+    this.#closed ??= this.#native.close(this.#handle).finally(() => this.#onClose(this))
     return this.#closed
   }
 
@@ -154,7 +162,11 @@ export class Sequence {
   }
 
   #commit(path: Int32Array, drafts: DraftRequest): Promise<Drafts> {
-    return this.#phase(() => this.#scheduler.commit({ session: this.#handle, path, ...drafts }))
+    return this.#phase(async () => {
+      const made = await this.#scheduler.commit({ session: this.#handle, path, ...drafts })
+      this.#info = this.#native.sessionInfo(this.#handle)
+      return made
+    })
   }
 
   /** Whatever leaves a phase early, a failure or an abort, leaves the cache unknown. */

@@ -7,6 +7,7 @@ import type { SessionInfo } from './native.js'
 import type { GenerateOptionsInput, Message, SessionOptions } from './options.js'
 import { type EngineCore, openSequence } from './parts.js'
 import { encodeRaw, isChat, type Prompt, renderMessages, roomAfter } from './prompt.js'
+import type { Claim } from './queue.js'
 import type { Sequence } from './sequence.js'
 
 /** What `send` takes: text or token ids to go on with, or the next message or messages of a chat. */
@@ -25,7 +26,7 @@ export interface SessionStats {
 export type StartTurn = (
   options: GenerateOptionsInput | undefined,
   defaults: SessionOptions,
-  begin: () => { turn: Turn; continuation: boolean; learnt: TextExperience },
+  begin: (claim: Claim) => { turn: Turn; continuation: boolean; learnt: TextExperience },
 ) => RunningGeneration
 
 /** How a turn's tokens follow what the session holds. */
@@ -80,8 +81,8 @@ export class Session implements AsyncDisposable {
    */
   send(input: SessionInput, options?: GenerateOptionsInput): Generation {
     let begun = false
-    const generation = this.#start(options, this.#options, () => {
-      const turn = this.#turn(isMessage(input) ? [input] : input)
+    const generation = this.#start(options, this.#options, (claim) => {
+      const turn = this.#turn(isMessage(input) ? [input] : input, claim)
       begun = true
       return turn
     })
@@ -118,7 +119,7 @@ export class Session implements AsyncDisposable {
     this.#onClose(this)
   }
 
-  #turn(input: Prompt): { turn: Turn; continuation: boolean; learnt: TextExperience } {
+  #turn(input: Prompt, claim: Claim): { turn: Turn; continuation: boolean; learnt: TextExperience } {
     if (this.#closed) {
       throw new GorgonError('ERR_CLOSED', 'The session is closed. Open a new one with engine.session().')
     }
@@ -135,17 +136,16 @@ export class Session implements AsyncDisposable {
     }
     this.#isRunning = true
     let addition: Addition | null = null
-    let hasPlace = false
+    let leave: (() => void) | null = null
     const turn: Turn = {
       begin: async (signal) => {
         const core = this.#core
+        // Encoding needs no place: it goes on beside the waiting.
         const encoding = this.#encode(input, signal)
-        encoding.catch(() => undefined)
-        await core.places.take(signal)
-        hasPlace = true
-        addition = await encoding
-        const { context, tokens } = addition
-        const room = roomAfter(tokens.length, context.length, core.context)
+        leave = await core.places.take(claim, signal, encoding)
+        const { room, ...added } = await encoding
+        addition = added
+        const { context, tokens } = added
         const held = context === this.#context && this.#sequence?.isIntact ? this.#sequence : null
         const sequence = held ?? (await this.#reopen())
         const prefix = held ? held.tail : context
@@ -163,7 +163,7 @@ export class Session implements AsyncDisposable {
           }
           this.#held = this.#sequence?.info ?? null
         } finally {
-          if (hasPlace) this.#core.places.free()
+          leave?.()
           this.#isRunning = false
         }
       },
@@ -185,7 +185,14 @@ export class Session implements AsyncDisposable {
     return this.#sequence
   }
 
-  async #encode(input: Prompt, signal: AbortSignal): Promise<Addition> {
+  /** @throws {GorgonError} ERR_CONTEXT_OVERFLOW, and what encoding may raise. */
+  async #encode(input: Prompt, signal: AbortSignal): Promise<Addition & { readonly room: number }> {
+    const addition = await this.#add(input, signal)
+    const room = roomAfter(addition.tokens.length, addition.context.length, this.#core.context)
+    return { ...addition, room }
+  }
+
+  async #add(input: Prompt, signal: AbortSignal): Promise<Addition> {
     const context = this.#context
     const isFirst = context.length === 0
     if (!isChat(input)) {

@@ -14,14 +14,6 @@ export interface TextStreamOptions {
   readonly maxTokens: number
 }
 
-/** What became of a run of tokens. */
-export interface TextPush {
-  /** Text that is certain now: no stop string can reach back into it. */
-  readonly text: string
-  /** How many of the tokens were taken, the one that ended the text included: cut ids, log-probabilities and usage here too. */
-  readonly count: number
-}
-
 /**
  * One generation's text. Tokens are looked at one by one, so runs may be cut anywhere: texts joined, tokens taken and the reason to finish
  * are the same. Text that begins a stop string is held back until it is more, or is none.
@@ -74,26 +66,31 @@ export class TextStream {
     return this.#stopString
   }
 
-  /** Takes tokens in order until the text ends; tokens after that are not taken. When it ends, the text returned is its last. */
-  push(tokens: readonly number[] | Int32Array): TextPush {
-    let text = ''
-    let count = 0
+  /**
+   * Takes tokens in order until the text ends; tokens after that are not taken. When it ends, the text returned is its last.
+   *
+   * @returns of each token taken, the one that ended the text included, the text that is certain with it: no stop string can reach back
+   *   into it. So many are taken: cut ids, log-probabilities and usage there too.
+   */
+  push(tokens: readonly number[] | Int32Array): string[] {
+    const pieces: string[] = []
     for (const token of tokens) {
       if (this.#ended) break
-      count++
-      this.#taken++
-      if (this.#stopIds.has(token)) text += this.#end('stop')
-      else {
-        text += this.#read(this.#detokenizer?.push(token) ?? '')
-        if (!this.#ended && this.#taken >= this.#maxTokens) text += this.#end('length')
-      }
+      pieces.push(this.#take(token))
     }
-    return { text, count }
+    return pieces
   }
 
   /** Ends the text where it is and returns what was held back; empty when it had ended. */
   flush(): string {
     return this.#ended ? '' : this.#end(null)
+  }
+
+  #take(token: number): string {
+    this.#taken++
+    if (this.#stopIds.has(token)) return this.#end('stop')
+    const text = this.#read(this.#detokenizer?.push(token) ?? '')
+    return !this.#ended && this.#taken >= this.#maxTokens ? text + this.#end('length') : text
   }
 
   #end(finish: 'stop' | 'length' | null): string {

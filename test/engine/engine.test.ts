@@ -261,8 +261,11 @@ it('counts what it did', async () => {
     results.reduce((total, result) => total + pick(result), 0)
   expect(engine.stats()).toEqual({
     running: 0,
+    prefilling: 0,
+    decoding: 0,
     queued: 0,
     sessions: 0,
+    memory: { weights: 2, kv: 0, device: null },
     totals: {
       finished: 3,
       failed: 1,
@@ -272,6 +275,93 @@ it('counts what it did', async () => {
       drafted: sum((result) => result.speculation.drafted),
       accepted: sum((result) => result.speculation.accepted),
     },
+  })
+})
+
+it('says what is going on and what it takes', async () => {
+  const { engine, native } = open({ limits: { maxSequences: 2 }, toy: { chunk: 1 } })
+  const session = engine.session({ kv: { policy: 'full' } })
+  const { tokens } = await session.send([1, 2, 3], { maxTokens: 4, ignoreEos: true })
+  const { kvBytesPerToken, limits } = engine.info
+  expect(limits).toEqual({ maxSequences: 2, maxQueue: 1024 })
+  // All but the last token are in the cache.
+  expect(engine.stats()).toMatchObject({ sessions: 1, memory: { kv: (2 + tokens.length) * kvBytesPerToken } })
+
+  const seen: ReturnType<typeof engine.stats>[] = []
+  native.onCall = ({ phase }) => void (phase !== 'commit' && seen.push(engine.stats()))
+  const running = [7, 8, 9].map((id) => engine.generate([id], { maxTokens: 20, ignoreEos: true }))
+  await Promise.all([...running, session.close()])
+  expect(seen[0]).toMatchObject({ running: 2, prefilling: 2, decoding: 0, queued: 1 })
+  const busiest = seen.find((stats) => stats.decoding === 2)!
+  expect(busiest).toMatchObject({ running: 2, prefilling: 0, queued: 1 })
+  expect(busiest.memory.kv).toBeGreaterThanOrEqual(2 * kvBytesPerToken)
+  expect(engine.stats()).toMatchObject({ running: 0, prefilling: 0, decoding: 0, queued: 0, memory: { kv: 0 } })
+  await engine.close()
+  expect(engine.stats().memory).toEqual({ weights: 0, kv: 0, device: null })
+})
+
+describe('a turn in the queue', () => {
+  const one = { maxTokens: 1, ignoreEos: true } as const
+
+  it('comes first to the more urgent, and goes round among clients', async () => {
+    const { engine } = open({ limits: { maxSequences: 1 } })
+    const order: string[] = []
+    const ask = async (name: string, client: string, priority = 0) => {
+      await engine.generate([5], { ...one, client, priority })
+      order.push(name)
+    }
+    await Promise.all([
+      ask('first', 'a'),
+      ask('a1', 'a'),
+      ask('a2', 'a'),
+      ask('b1', 'b'),
+      ask('urgent', 'a', 1),
+      ask('idle', 'c', -1),
+    ])
+    expect(order).toEqual(['first', 'urgent', 'b1', 'a1', 'a2', 'idle'])
+  })
+
+  it("is a session's too", async () => {
+    const { engine } = open({ limits: { maxSequences: 1 } })
+    const session = engine.session()
+    const positions: number[] = []
+    const first = engine.generate([5], one)
+    const turn = session.send([1], { ...one, onQueue: ({ position }) => void positions.push(position) })
+    await Promise.all([first, turn])
+    expect(positions).toEqual([0])
+  })
+
+  it('is not waited for by a prompt that cannot be served', async () => {
+    const { engine } = open({ limits: { maxSequences: 1, maxContext: 20 } })
+    const ended: string[] = []
+    const long = engine.generate([5], { maxTokens: 19, ignoreEos: true }).result()
+    const all = [
+      long.then(() => ended.push('long')),
+      engine
+        .generate(new Array(20).fill(1))
+        .result()
+        .catch((error) => ended.push(error.code)),
+      engine
+        .session()
+        .send(new Array(20).fill(1))
+        .result()
+        .catch((error) => ended.push(error.code)),
+    ]
+    await Promise.all(all)
+    expect(ended).toEqual(['ERR_CONTEXT_OVERFLOW', 'ERR_CONTEXT_OVERFLOW', 'long'])
+  })
+
+  it('may be told to one that fails at it, alone', async () => {
+    const { engine } = open({ limits: { maxSequences: 1 } })
+    const deaf = () => {
+      throw new Error('mine')
+    }
+    const first = engine.generate([5], one)
+    const second = engine.generate([5], { ...one, onQueue: deaf })
+    const third = engine.generate([5], one)
+    await expect(second).rejects.toThrow('mine')
+    expect((await first).tokens).toHaveLength(1)
+    expect((await third).tokens).toHaveLength(1)
   })
 })
 

@@ -185,7 +185,11 @@ describe('chunks', () => {
     expect(chunks.map((chunk) => chunk.index)).toEqual(chunks.map((_, i) => i))
     expect(chunks.map((chunk) => chunk.step)).toEqual(chunks.map((_, i) => i))
     expect(chunks).toHaveLength(result.speculation.steps)
-    for (const chunk of chunks) expect(chunk.drafted).toBe(chunk.tokens.length - 1)
+    for (const { text, pieces, tokens, drafted } of chunks) {
+      expect(drafted).toBe(tokens.length - 1)
+      expect(pieces).toHaveLength(tokens.length)
+      expect(pieces.join('')).toBe(text)
+    }
     const times = chunks.map((chunk) => chunk.atMs)
     expect(times).toEqual([...times].sort((a, b) => a - b))
   })
@@ -269,8 +273,8 @@ it('reports prefill from the first chunk to the last', async () => {
   await engine.generate(
     Array.from({ length: 35 }, () => 1),
     {
-      onPrefill: ({ done, total }) => {
-        expect(total).toBe(70)
+      onPrefill: ({ done, total, cached }) => {
+        expect([total, cached]).toEqual([70, 0])
         seen.push(done)
       },
     },

@@ -1,7 +1,7 @@
-// Who runs when: batches, alignment, turns between prefill and decode, failures, places.
+// Who runs when: batches, alignment, turns between prefill and decode, failures.
 import { describe, expect, it } from 'vitest'
 import type { SessionHandle } from '../../src/native.js'
-import { Places, Scheduler } from '../../src/scheduler.js'
+import { Scheduler } from '../../src/scheduler.js'
 import { FakeNative, nativeError } from '../support/fake-native.js'
 import { GREEDY } from '../support/native-session.js'
 
@@ -148,53 +148,5 @@ describe('failures', () => {
     await expect(decode(native, scheduler, 3, 1)).rejects.toMatchObject({ code: 'ERR_DEVICE' })
     native.onCall = () => undefined
     expect(await decode(native, scheduler, 3, 5)).toHaveLength(5)
-  })
-})
-
-describe('places', () => {
-  const never = new AbortController().signal
-
-  it('are given in the order they were asked for', async () => {
-    const places = new Places(2, 10)
-    const order: number[] = []
-    const asked = Array.from({ length: 6 }, async (_, i) => {
-      await places.take(never)
-      order.push(i)
-    })
-    await Promise.all(asked.slice(0, 2))
-    expect(places).toMatchObject({ taken: 2, queued: 4 })
-    for (let i = 2; i < 6; i++) {
-      places.free()
-      await asked[i]
-      expect(places.taken).toBe(2)
-    }
-    expect(order).toEqual([0, 1, 2, 3, 4, 5])
-    places.free()
-    places.free()
-    expect(places).toMatchObject({ taken: 0, queued: 0 })
-  })
-
-  it('refuse whoever does not fit into the queue', async () => {
-    const places = new Places(1, 1)
-    await places.take(never)
-    const waiting = places.take(never)
-    await expect(places.take(never)).rejects.toMatchObject({ code: 'ERR_QUEUE_FULL' })
-    places.free()
-    await waiting
-  })
-
-  it('are not lost on one who leaves the queue', async () => {
-    const places = new Places(1, 10)
-    await places.take(never)
-    const impatient = new AbortController()
-    const first = places.take(impatient.signal)
-    const second = places.take(never)
-    impatient.abort('enough')
-    places.free()
-    await expect(first).rejects.toBe('enough')
-    await second
-    places.free()
-    expect(places).toMatchObject({ taken: 0, queued: 0 })
-    await expect(places.take(AbortSignal.abort('before'))).rejects.toBe('before')
   })
 })

@@ -142,7 +142,6 @@ function toyParts(
     eosIds: [TOY_EOS],
     speculation,
     kv,
-    limits,
     info: {
       model: 'toy',
       architecture: 'toy',
@@ -156,6 +155,7 @@ function toyParts(
       weightBytes: 1,
       vocab: TOY_VOCAB,
       context,
+      limits: { maxSequences: limits.maxSequences, maxQueue: limits.maxQueue },
       kvBytesPerToken: native.modelInfo(model).kvBytesPerToken,
       heads: null,
       stepCosts: null,

@@ -57,9 +57,9 @@ function run(
   let count = 0
   for (let at = 0, turn = 0; at < tokens.length; turn++) {
     const length = lengths[turn % lengths.length]!
-    const pushed = stream.push(tokens.slice(at, at + length))
-    texts.push(pushed.text)
-    count += pushed.count
+    const pieces = stream.push(tokens.slice(at, at + length))
+    texts.push(...pieces)
+    count += pieces.length
     at += length
   }
   texts.push(stream.flush())
@@ -144,30 +144,30 @@ describe('for any tokens, stops and runs', () => {
 describe('stop strings', () => {
   test('are found across tokens, and only what could begin one is held back', () => {
     const stream = streamOf({ stopStrings: ['abc'] })
-    expect(stream.push(ids('b', 'a'))).toEqual({ text: 'b', count: 2 })
-    expect(stream.push(ids('a'))).toEqual({ text: 'a', count: 1 })
-    expect(stream.push(ids('b'))).toEqual({ text: '', count: 1 })
-    expect(stream.push(ids('a'))).toEqual({ text: 'ab', count: 1 })
-    expect(stream.push(ids('b'))).toEqual({ text: '', count: 1 })
-    expect(stream.push(ids('c'))).toEqual({ text: '', count: 1 })
+    expect(stream.push(ids('b', 'a'))).toEqual(['b', ''])
+    expect(stream.push(ids('a'))).toEqual(['a'])
+    expect(stream.push(ids('b'))).toEqual([''])
+    expect(stream.push(ids('a'))).toEqual(['ab'])
+    expect(stream.push(ids('b'))).toEqual([''])
+    expect(stream.push(ids('c'))).toEqual([''])
     expect([stream.finished, stream.finish, stream.stopString]).toEqual([true, 'stop', 'abc'])
     expect(stream.flush()).toBe('')
   })
 
   test('that complete in the middle of a run leave the rest of it untaken', () => {
     const stream = streamOf({ stopStrings: ['\n\n'] })
-    expect(stream.push(ids('a', '\n', '\n\n', 'b', 'c'))).toEqual({ text: 'a', count: 3 })
-    expect(stream.push(ids('a'))).toEqual({ text: '', count: 0 })
+    expect(stream.push(ids('a', '\n', '\n\n', 'b', 'c'))).toEqual(['a', '', ''])
+    expect(stream.push(ids('a'))).toEqual([])
   })
 
   test('that complete inside a token end the text before it, and the token is taken', () => {
-    expect(streamOf({ stopStrings: ['b'] }).push(ids('aab', 'c'))).toEqual({ text: 'aa', count: 1 })
+    expect(streamOf({ stopStrings: ['b'] }).push(ids('aab', 'c'))).toEqual(['aa'])
   })
 
   test('may share beginnings and ends: the first to complete wins, then the longest', () => {
     const outcome = (stopStrings: string[], text: string[]) => {
       const stream = streamOf({ stopStrings })
-      return [stream.push(ids(...text)).text, stream.stopString]
+      return [stream.push(ids(...text)).join(''), stream.stopString]
     }
     expect(outcome(['abc', 'ab'], ['abc'])).toEqual(['', 'ab'])
     expect(outcome(['b', 'ab'], ['c', 'ab'])).toEqual(['c', 'ab'])
@@ -178,32 +178,32 @@ describe('stop strings', () => {
 
   test('that never complete are text after all', () => {
     const stream = streamOf({ stopStrings: ['abc'] })
-    expect(stream.push(ids('ab')).text).toBe('')
+    expect(stream.push(ids('ab'))).toEqual([''])
     expect([stream.flush(), stream.finished, stream.finish]).toEqual(['ab', true, null])
-    expect([stream.flush(), stream.push(ids('a'))]).toEqual(['', { text: '', count: 0 }])
+    expect([stream.flush(), stream.push(ids('a'))]).toEqual(['', []])
   })
 
   test('match whole characters only', () => {
     const stream = streamOf({ stopStrings: ['\uDF89', '\uD83C'] })
-    expect(stream.push(ids('🎉')).text + stream.flush()).toBe('🎉')
+    expect(stream.push(ids('🎉')).join('') + stream.flush()).toBe('🎉')
   })
 
   test('may be spelled in bytes', () => {
     const stream = streamOf({ stopStrings: ['é'] })
-    expect(stream.push(ids('a', byteToken(0xc3), byteToken(0xa9), 'b'))).toEqual({ text: 'a', count: 3 })
+    expect(stream.push(ids('a', byteToken(0xc3), byteToken(0xa9), 'b'))).toEqual(['a', '', ''])
   })
 })
 
 describe('the end of the text', () => {
   test('a stop id is taken but adds no text, and what was held back comes out', () => {
     const stream = streamOf({ stopStrings: ['abc'], stopIds: new Set([2]) })
-    expect(stream.push(ids('ab', byteToken(0xf0), 'c', 'a'))).toEqual({ text: 'ab\uFFFD', count: 3 })
+    expect(stream.push(ids('ab', byteToken(0xf0), 'c', 'a'))).toEqual(['', '', 'ab\uFFFD'])
     expect([stream.finish, stream.stopString, stream.flush()]).toEqual(['stop', null, ''])
   })
 
   test('the token limit ends it, held text included', () => {
     const stream = streamOf({ stopStrings: ['abc'], maxTokens: 3 })
-    expect(stream.push(ids('c', 'a', 'b', 'c'))).toEqual({ text: 'cab', count: 3 })
+    expect(stream.push(ids('c', 'a', 'b', 'c'))).toEqual(['c', '', 'ab'])
     expect(stream.finish).toBe('length')
   })
 
@@ -217,15 +217,15 @@ describe('the end of the text', () => {
 
   test('no tokens are taken for a limit of none', () => {
     const stream = streamOf({ maxTokens: 0 })
-    expect([stream.finished, stream.finish, stream.push([0])]).toEqual([true, 'length', { text: '', count: 0 }])
+    expect([stream.finished, stream.finish, stream.push([0])]).toEqual([true, 'length', []])
   })
 })
 
 describe('without a tokenizer', () => {
   test('texts are empty, and stop ids and the limit work', () => {
     const stream = streamOf({ detokenizer: null, stopIds: new Set([7]) })
-    expect(stream.push(Int32Array.of(5, 6))).toEqual({ text: '', count: 2 })
-    expect(stream.push(Int32Array.of(7, 8))).toEqual({ text: '', count: 1 })
+    expect(stream.push(Int32Array.of(5, 6))).toEqual(['', ''])
+    expect(stream.push(Int32Array.of(7, 8))).toEqual([''])
     expect([stream.finish, stream.flush()]).toEqual(['stop', ''])
   })
 
@@ -241,7 +241,7 @@ test('real text streams out as it was', async () => {
   const text = 'const π = 3.14 // naïve café 🎉\n'.repeat(20)
   const tokens = await demo.encode(text, { addSpecial: false })
   const stream = streamOf({ detokenizer: demo.detokenizer(), stopStrings: ['never\n'] })
-  const streamed = [...tokens].map((token) => stream.push([token]).text)
+  const streamed = [...tokens].flatMap((token) => stream.push([token]))
   expect(streamed.join('') + stream.flush()).toBe(text)
   await demo.close()
 })

@@ -1,5 +1,16 @@
 // The public API's types, as a user meets them: this file compiles or it does not.
-import type { Chunk, Engine, GenerateOptions, Generation, LoadOptions, Result, Session } from '../../src/index.js'
+import type {
+  Chunk,
+  Engine,
+  EngineMemory,
+  GenerateOptions,
+  Generation,
+  LoadOptions,
+  PrefillProgress,
+  QueueProgress,
+  Result,
+  Session,
+} from '../../src/index.js'
 import { GorgonError, isGorgonError, loadEngine } from '../../src/index.js'
 
 export async function asUsed(engine: Engine, session: Session): Promise<void> {
@@ -13,6 +24,7 @@ export async function asUsed(engine: Engine, session: Session): Promise<void> {
   for await (const chunk of generation) {
     const one: Chunk = chunk
     one.logprobs?.[0]?.top[0]?.id.toFixed()
+    one.pieces[0]?.toUpperCase()
   }
   for await (const piece of generation.text) piece.toUpperCase()
   const stream: ReadableStream<Chunk> = generation.toReadableStream()
@@ -26,6 +38,17 @@ export async function asUsed(engine: Engine, session: Session): Promise<void> {
     limits: { maxQueue: 1 },
     signal: AbortSignal.timeout(1),
   })
+  const queued: QueueProgress[] = []
+  const prefill: PrefillProgress[] = []
+  await loaded.generate('x', {
+    priority: 1,
+    client: 'me',
+    onQueue: (at) => void queued.push(at),
+    onPrefill: (at) => void prefill.push(at),
+  })
+  const places: number = loaded.info.limits.maxSequences - loaded.stats().running
+  const memory: EngineMemory = loaded.stats().memory
+  if (memory.device) places.toFixed(memory.device.used)
   const text: string = loaded.detokenize(await loaded.tokenize('x'))
   if (isGorgonError(text)) throw new GorgonError('ERR_OPTION', 'x')
 
