@@ -8,7 +8,15 @@ import { runningServers } from '../support/server.js'
 const startServer = runningServers()
 
 const TOTALS = { finished: 0, failed: 0, promptTokens: 0, completionTokens: 0, steps: 0, drafted: 0, accepted: 0 }
-const STATS: EngineStats = { running: 3, queued: 5, sessions: 2, totals: TOTALS }
+const STATS: EngineStats = {
+  running: 3,
+  prefilling: 1,
+  decoding: 2,
+  queued: 5,
+  sessions: 2,
+  memory: { weights: 1000, kv: 100, device: null },
+  totals: TOTALS,
+}
 
 const ENGINE = {
   info: { backend: 'cpu', isa: 'portable', dtype: 'bf16', weights: 'full', context: 16384 } as const,
