@@ -60,7 +60,15 @@ const RESULT: Result = {
 }
 
 function chunk(tokens: number, atMs: number): Chunk {
-  return { index: 0, step: 0, atMs, text: '', tokens: new Int32Array(tokens), drafted: 0 }
+  return {
+    index: 0,
+    step: 0,
+    atMs,
+    text: '',
+    pieces: new Array<string>(tokens).fill(''),
+    tokens: new Int32Array(tokens),
+    drafted: 0,
+  }
 }
 
 /** Series by their text, such as `gorgon_running{model="demo"}`. */
