@@ -626,7 +626,8 @@ struct SplitShape {
   static constexpr int kStages = kBulk ? kRingBytes / (2 * kChunk * kWidth * 2) : 2;
 
   __host__ __device__ static SharedLayout layout(int width, int block_nodes) {
-    // Behind the last chunk, where heads are narrower than the kernel: ldmatrix reads it, but nobody uses it.
+    // Behind the last chunk, where heads are narrower than the kernel: ldmatrix reads it, but nobody uses it. Behind the others it is the next
+    // chunk, which may be on its way: racecheck reports these reads of V for heads that are neither 64, 128 nor 256 wide, and nothing else.
     const int overread = (kWidth - width) * 16;
     SharedLayout to;
     to.exchange = kStages * 2 * kChunk * width * 2 + overread;
