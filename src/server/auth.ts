@@ -3,6 +3,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import { GorgonError } from '../errors.js'
+import { AddressList, networkOf, plainAddress } from './connections.js'
 import type { ServerOptions } from './options.js'
 
 /** Who a request is from. */
@@ -17,17 +18,12 @@ export interface Principal {
 export interface Credentials {
   /** From `Authorization: Bearer`, or as the socket's protocol carried it; null when there is none. */
   readonly token: string | null
-  /** Of the peer; IPv4 addresses in their own form. */
+  /** Of the client; IPv4 addresses in their own form. */
   readonly address: string
   readonly request: IncomingMessage
 }
 
 const hashOf = (text: string): Buffer => createHash('sha256').update(text).digest()
-
-/** The peer's address; of IPv4 in its own form, also where the socket is IPv6's. */
-export function addressOf(request: IncomingMessage): string {
-  return (request.socket.remoteAddress ?? 'unknown').replace(/^::ffff:(?=\d+\.)/i, '')
-}
 
 /** What `Authorization: Bearer` carries; null without it. */
 export function bearerOf(request: IncomingMessage): string | null {
@@ -57,9 +53,10 @@ export class Guard {
   /** Host names that this server has; null where any will do. */
   readonly #hosts: ReadonlySet<string> | null
   readonly #anybody: Pick<Principal, 'maxPriority'>
+  readonly #proxies: AddressList
 
   /** @throws {GorgonError} ERR_OPTION when anybody on the network could use the server and nobody said that they may. */
-  constructor({ host, keys, authenticate, allowPublic, origins }: ServerOptions) {
+  constructor({ host, keys, authenticate, allowPublic, origins, proxies }: ServerOptions) {
     const isLocal = isLoopback(host)
     const isOpen = keys.length === 0 && !authenticate
     if (isOpen && !isLocal && !allowPublic) {
@@ -82,6 +79,7 @@ export class Guard {
     const named = origins.filter((origin) => origin !== '*').map((origin) => new URL(origin).hostname)
     this.#hosts = isOpen && isLocal ? new Set(named) : null
     this.#anybody = { maxPriority: isLocal ? 10 : 0 }
+    this.#proxies = new AddressList(proxies)
   }
 
   /** Whether requests need a key. */
@@ -100,10 +98,11 @@ export class Guard {
    * @throws {GorgonError} ERR_UNAUTHORIZED.
    */
   async identify(request: IncomingMessage, token: string | null): Promise<Principal> {
-    const address = addressOf(request)
     if (!this.asksForKeys) return this.stranger(request)
-    const found = this.#authenticate ? await this.#authenticate({ token, address, request }) : this.#find(token)
-    if (found) return found
+    const found = this.#authenticate
+      ? await this.#authenticate({ token, address: this.addressOf(request), request })
+      : this.#find(token)
+    if (found) return { id: found.id, maxPriority: found.maxPriority ?? 0 }
     throw new GorgonError(
       'ERR_UNAUTHORIZED',
       token === null
@@ -114,7 +113,20 @@ export class Guard {
 
   /** Somebody without a key. */
   stranger(request: IncomingMessage): Principal {
-    return { id: `address:${addressOf(request)}`, ...this.#anybody }
+    return { id: `address:${networkOf(this.addressOf(request))}`, ...this.#anybody }
+  }
+
+  /** The client's address, as the nearest proxy that is not ours names it. */
+  addressOf(request: IncomingMessage): string {
+    const forwarded = String(request.headers['x-forwarded-for'] ?? '').split(',')
+    let address = plainAddress(request.socket.remoteAddress)
+    // Each proxy appends whom it heard it from; what stands before the first that is not trusted may be made up.
+    while (this.#proxies.has(address)) {
+      const before = plainAddress(forwarded.pop()?.trim())
+      if (!isIP(before)) break
+      address = before
+    }
+    return address
   }
 
   /** Every key is compared, each in constant time: how long it takes says nothing about any. */

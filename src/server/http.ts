@@ -49,6 +49,8 @@ export class HttpExchange implements Exchange {
   readonly requestId: string
   params: Readonly<Record<string, string>> = {}
   principal: Principal
+  /** Resolves when the answer has left, or cannot. */
+  readonly closed: Promise<void>
   readonly #limits: ServerLimits
   readonly #gone = new AbortController()
   #events: EventStream | null = null
@@ -69,8 +71,17 @@ export class HttpExchange implements Exchange {
     this.requestId = about.requestId
     this.principal = about.principal
     this.#limits = about.limits
-    response.on('close', () => {
-      if (!response.writableFinished) this.#gone.abort(new DOMException('The client is gone', 'AbortError'))
+    const { socket } = request
+    this.closed = new Promise((resolve) => {
+      const onClose = (): void => {
+        response.off('close', onClose)
+        socket.off('close', onClose)
+        if (!response.writableFinished) this.#gone.abort(new DOMException('The client is gone', 'AbortError'))
+        resolve()
+      }
+      // An answer that waits for another one on the same connection is not told when that closes.
+      response.on('close', onClose)
+      socket.on('close', onClose)
     })
   }
 
@@ -104,8 +115,12 @@ export class HttpExchange implements Exchange {
 
   /** Ends an answer that its handler left open. */
   finish(): void {
+    const { response } = this
     this.#events?.end()
-    if (!this.response.writableEnded) this.response.end()
+    if (!response.writableEnded) response.end()
+    if (response.writableFinished) return
+    const timer = setTimeout(() => response.destroy(), this.#limits.bodyMs)
+    void this.closed.then(() => clearTimeout(timer))
   }
 
   /** Answers with a problem; as the last event, where an answer of events has begun. */

@@ -15,6 +15,7 @@ import type { Principal } from './auth.js'
 import { problemOf } from './errors.js'
 import type { Endpoint, Observer, WorkObserver } from './observer.js'
 import type { Logger, ServerOptions } from './options.js'
+import { Rates } from './rate.js'
 import { type ServedModel, ServedModels } from './served-models.js'
 
 export interface WorkRequest {
@@ -56,16 +57,18 @@ export class Intake {
   readonly #observer: Observer
   readonly #logger: Logger | undefined
   readonly #logContent: boolean
+  readonly #rates: Rates
   readonly #running = new Set<Work>()
   readonly #sessions = new Set<ServedSession>()
   #isDraining = false
   #onIdle: (() => void)[] = []
 
-  constructor({ engine, logger, logContent }: ServerOptions, observer: Observer) {
+  constructor({ engine, logger, logContent, limits }: ServerOptions, observer: Observer) {
     this.#models = new ServedModels(engine, logger)
     this.#observer = observer
     this.#logger = logger
     this.#logContent = logContent
+    this.#rates = new Rates(limits.perKey)
   }
 
   models(): readonly ServedModel[] {
@@ -89,10 +92,19 @@ export class Intake {
   }
 
   /**
+   * Counts a request that is no generation against its principal's limits; what it returns ends it.
+   *
+   * @throws {GorgonError} ERR_RATE_LIMIT, ERR_DRAINING.
+   */
+  enter(principal: Principal): () => void {
+    this.#assertOpen()
+    return this.#rates.enter(principal)
+  }
+
+  /**
    * Starts a generation, which the engine queues. Whatever it cannot serve rejects the result.
    *
-   * @throws {GorgonError} ERR_MODEL_UNKNOWN, ERR_LOADING, ERR_LOAD_FAILED, ERR_DRAINING; ERR_OPTION for a turn with another model
-   *   than its session's.
+   * @throws {GorgonError} ERR_MODEL_UNKNOWN, ERR_LOADING, ERR_LOAD_FAILED, ERR_RATE_LIMIT, ERR_DRAINING.
    */
   start(request: WorkRequest): Work {
     try {
@@ -144,6 +156,7 @@ export class Intake {
   #start(request: WorkRequest): Work {
     const { principal, endpoint, session, input } = request
     const { id: model, engine } = this.engineOf(session?.model ?? request.model)
+    const leave = this.#rates.enter(principal)
     const seed = seedOf(request.options)
     const options: GenerateOptionsInput = {
       onAbort: 'return',
@@ -157,6 +170,7 @@ export class Intake {
     this.#running.add(work)
     const about = { work: work.id, principal: principal.id, endpoint, model }
     void work.settled.then((ended) => {
+      leave()
       this.#running.delete(work)
       this.#log(about, input, ended)
       if (this.#running.size > 0) return

@@ -1,4 +1,5 @@
 // Schemas of everything a user may set on a server; types inferred from them.
+import { isIP } from 'node:net'
 import { z } from 'zod'
 import type { Engine, LoadProgress } from '../index.js'
 import { flag, integer, parse, strict, text } from '../schema.js'
@@ -12,12 +13,16 @@ export interface Logger {
   error(fields: object, message: string): void
 }
 
+/** As `authenticate` names one; its priority is at most 0 unless it says more. */
+export type KnownPrincipal = Pick<Principal, 'id'> & Partial<Principal>
+
 /** An engine, or one that is still loading. */
 export type EngineSource = Engine | Promise<Engine>
 
 const ENGINE_FORMS = 'an engine, a promise of one, or an object from model names to such'
 const KEY_FORMS = 'a string of at least 8 characters without spaces, or { key, name, maxPriority }'
 const ORIGIN_FORMS = 'an origin such as "https://app.example", without a path, or "*"'
+const PROXY_FORMS = 'an IP address, or a network such as "10.0.0.0/8"'
 const SHORTEST_KEY = 8
 
 const isThenable = (value: object): boolean => typeof (value as Partial<Promise<unknown>>).then === 'function'
@@ -60,6 +65,12 @@ function isOrigin(value: string): boolean {
   }
 }
 
+function isNetwork(value: string): boolean {
+  const [address = '', bits = '0', ...rest] = value.split('/')
+  const most = isIP(address) === 6 ? 128 : 32
+  return isIP(address) !== 0 && rest.length === 0 && /^\d{1,3}$/.test(bits) && Number(bits) <= most
+}
+
 const functionOf = <F>() => z.custom<F>((value) => typeof value === 'function', 'a function')
 
 const Limits = strict({
@@ -75,14 +86,14 @@ const Limits = strict({
   perConnection: integer(1).default(8),
   /** Of one key, or of one address without keys. */
   perKey: strict({
-    /** Generations at once, those that wait included. At least 1; default 64. */
+    /** Requests at once, those that wait in the queue included. At least 1; default 64. */
     concurrent: integer(1).default(64),
     /** Requests begun in a minute; 0 is any number. At least 0; default 0. */
     requestsPerMinute: integer(0).default(0),
   }).prefault({}),
   /** For a request's headers to arrive. At least 100, in milliseconds; default 10000. */
   headersMs: integer(100).default(10_000),
-  /** For a request's body to arrive. At least 100, in milliseconds; default 30000. */
+  /** For a request's body to arrive, and for the last of an answer to leave. At least 100, in milliseconds; default 30000. */
   bodyMs: integer(100).default(30_000),
   /** For a socket's `hello`. At least 100, in milliseconds; default 5000. */
   helloMs: integer(100).default(5000),
@@ -109,11 +120,20 @@ export const ServerOptions = strict({
   /** Keys of which each request must carry one. Default none: anybody who can connect is served. */
   keys: z.array(Key, 'an array of keys').readonly().default([]),
   /** Decides instead of `keys` who a request is from; null refuses it. */
-  authenticate: functionOf<(credentials: Credentials) => Principal | null | Promise<Principal | null>>().optional(),
+  authenticate:
+    functionOf<(credentials: Credentials) => KnownPrincipal | null | Promise<KnownPrincipal | null>>().optional(),
   /** Listen beyond this machine although anybody may then use the server. Default false. */
   allowPublic: flag().default(false),
   /** Web pages of these origins may use the server, beside its own; `*` is any. Default none. */
   origins: z.array(z.string(ORIGIN_FORMS).refine(isOrigin, ORIGIN_FORMS), 'an array of origins').readonly().default([]),
+  /**
+   * Balancers before this server, whose X-Forwarded-For says who the client is, and whose connections are not counted as one address's.
+   * Default none.
+   */
+  proxies: z
+    .array(z.string(PROXY_FORMS).refine(isNetwork, PROXY_FORMS), 'an array of addresses')
+    .readonly()
+    .default([]),
   limits: Limits.prefault({}),
   /** How long requests that run get when the server closes. At least 0, in milliseconds; default 30000. */
   drainMs: integer(0).default(30_000),

@@ -1,11 +1,12 @@
 // The server itself: sockets to exchanges, from the first connection to the last.
 import { randomBytes } from 'node:crypto'
 import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { GorgonError, isGorgonError } from '../errors.js'
 import { packageManifest } from '../index.js'
 import { Guard } from './auth.js'
+import { AddressList, Connections } from './connections.js'
 import type { ServerContext } from './context.js'
 import { isFault, problemOf } from './errors.js'
 import { healthRoutes } from './health.js'
@@ -13,6 +14,7 @@ import { HttpExchange, type Route } from './http.js'
 import { Intake } from './intake.js'
 import { Metrics, metricsRoutes } from './metrics.js'
 import { parseServerOptions, type ServerOptionsInput } from './options.js'
+import { refuseUpgrade } from './refuse-upgrade.js'
 import { Router } from './router.js'
 import { Sockets } from './sockets.js'
 import { tokenizerRoutes } from './tokenizer.js'
@@ -24,6 +26,8 @@ export interface ServerAddress {
   readonly host: string
   readonly port: number
 }
+
+const REFUSED_AT_ONCE = 128
 
 /** After aborted requests were told to end: how long their answers get to leave. */
 const GRACE_MS = 1000
@@ -46,6 +50,9 @@ export class InferenceServer implements AsyncDisposable {
   readonly #router: Router
   readonly #sockets: Sockets
   readonly #http: Server
+  readonly #connections: Connections
+  /** Connections that were one too many, while they are told so. */
+  readonly #refused = new Set<Socket>()
   readonly #exchanges = new Set<HttpExchange>()
   #address: ServerAddress | null = null
   #listening: Promise<ServerAddress> | null = null
@@ -61,6 +68,7 @@ export class InferenceServer implements AsyncDisposable {
     this.#context = { options, guard: new Guard(options), intake: this.intake, metrics }
     this.#router = new Router(this.#routes())
     this.#sockets = new Sockets(this.#context)
+    this.#connections = new Connections(options.limits, new AddressList(options.proxies))
     this.#http = this.#createHttp()
     metrics.read({
       isReady: () => this.intake.state === 'ready',
@@ -114,6 +122,8 @@ export class InferenceServer implements AsyncDisposable {
       keepAliveTimeout: limits.idleMs,
       connectionsCheckingInterval: Math.min(1000, limits.headersMs),
     })
+    http.on('connection', (socket: Socket) => this.#connect(socket))
+    http.on('clientError', (error: NodeJS.ErrnoException, socket) => this.#misread(error, socket as Socket))
     http.on('request', (request, response) => void this.#serve(request, response))
     // Whether a body is wanted at all is known when it is read.
     http.on('checkContinue', (request, response) => void this.#serve(request, response))
@@ -122,9 +132,13 @@ export class InferenceServer implements AsyncDisposable {
   }
 
   async #listen(): Promise<ServerAddress> {
-    const { host, port } = this.#context.options
+    const { host, port, logger } = this.#context.options
     await new Promise<void>((resolve, reject) => {
-      this.#http.once('error', (error: NodeJS.ErrnoException) => reject(cannotListen(error, host, port)))
+      this.#http.on('error', (error: NodeJS.ErrnoException) => {
+        // Later ones are about a connection that could not be taken; the server goes on.
+        if (this.#http.listening) logger?.error({ err: error }, 'listening failed')
+        else reject(cannotListen(error, host, port))
+      })
       this.#http.listen({ host, port }, resolve)
     })
     const bound = this.#http.address() as AddressInfo
@@ -133,7 +147,31 @@ export class InferenceServer implements AsyncDisposable {
     return this.#address
   }
 
+  #connect(socket: Socket): void {
+    // Each request of it listens for its end.
+    socket.setMaxListeners(0)
+    try {
+      this.#connections.enter(socket)
+    } catch (error) {
+      this.#refused.add(socket)
+      socket.on('close', () => this.#refused.delete(socket))
+      // A few are told why.
+      if (this.#refused.size > REFUSED_AT_ONCE) socket.destroy()
+      else refuseUpgrade(socket, problemOf(error, ''))
+    }
+  }
+
+  /** Not HTTP, or not in time: the connection has no request that could be answered, and may be in the middle of an answer. */
+  #misread(error: NodeJS.ErrnoException, socket: Socket): void {
+    if (error.code === 'ECONNRESET' || !socket.writable || this.#connections.isBusy(socket)) {
+      socket.destroy()
+      return
+    }
+    refuseUpgrade(socket, problemOf(misreading(error), ''))
+  }
+
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (this.#refused.has(request.socket)) return
     const { guard, options } = this.#context
     const requestId = requestIdOf(request)
     const exchange = new HttpExchange(request, response, {
@@ -143,12 +181,14 @@ export class InferenceServer implements AsyncDisposable {
       limits: options.limits,
     })
     this.#exchanges.add(exchange)
-    response.on('close', () => {
+    void exchange.closed.then(() => {
       this.#exchanges.delete(exchange)
       if (response.headersSent) this.#context.metrics.responded(response.statusCode)
     })
     try {
       response.setHeader('x-request-id', requestId)
+      response.setHeader('x-content-type-options', 'nosniff')
+      void exchange.closed.then(this.#connections.begin(request.socket))
       if (this.intake.state === 'draining') response.setHeader('connection', 'close')
       await this.#handle(exchange)
       exchange.finish()
@@ -227,11 +267,7 @@ export class InferenceServer implements AsyncDisposable {
 
   /** Resolves when no exchange is under way. */
   async #answered(): Promise<void> {
-    while (this.#exchanges.size > 0) {
-      await Promise.all(
-        [...this.#exchanges].map(({ response }) => new Promise<void>((resolve) => response.on('close', resolve))),
-      )
-    }
+    while (this.#exchanges.size > 0) await Promise.all([...this.#exchanges].map(({ closed }) => closed))
   }
 }
 
@@ -273,6 +309,17 @@ function urlOf({ url = '/' }: IncomingMessage): URL {
   } catch {
     return new URL('http://server/')
   }
+}
+
+/** What the parser could not take, by its codes. */
+function misreading({ code, message }: NodeJS.ErrnoException): GorgonError {
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    return new GorgonError('ERR_TOO_LARGE', 'The headers are too large. Send less of them.', { status: 431 })
+  }
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    return new GorgonError('ERR_REQUEST_TIMEOUT', 'The request did not arrive in time (limits.headersMs).')
+  }
+  return new GorgonError('ERR_BODY', `This is not an HTTP request: ${message}.`)
 }
 
 function cannotListen(error: NodeJS.ErrnoException, host: string, port: number): GorgonError {

@@ -28,8 +28,13 @@ export function tokenizerRoutes({ intake }: ServerContext): readonly Route[] {
       async handle(exchange) {
         const { model, text, addSpecial } = await exchange.body(Tokenize)
         const { id, engine } = intake.engineOf(model)
-        const tokens = Array.from(await engine.tokenize(text, { addSpecial }))
-        exchange.json(200, { model: id, tokens, count: tokens.length })
+        const leave = intake.enter(exchange.principal)
+        try {
+          const tokens = Array.from(await engine.tokenize(text, { addSpecial }))
+          exchange.json(200, { model: id, tokens, count: tokens.length })
+        } finally {
+          leave()
+        }
       },
     },
     {
@@ -38,6 +43,7 @@ export function tokenizerRoutes({ intake }: ServerContext): readonly Route[] {
       async handle(exchange) {
         const { model, tokens, skipSpecial } = await exchange.body(Detokenize)
         const { id, engine } = intake.engineOf(model)
+        intake.enter(exchange.principal)()
         exchange.json(200, { model: id, text: engine.detokenize(tokens, { skipSpecial }) })
       },
     },
