@@ -61,7 +61,7 @@ export async function loadEngineWith(options: LoadOptions, addon: Native): Promi
   const [opened, tokenizing, templating] = await Promise.allSettled([
     openModel(addon, spec, options),
     loadTokenizer(folder.dir),
-    loadChatTemplate(folder.dir),
+    loadChatTemplate(folder.dir, options.chatTemplate),
   ])
   try {
     const model = unwrap(opened)

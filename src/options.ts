@@ -190,6 +190,8 @@ export const LoadOptions = strict({
   model: text('the folder of a model'),
   /** Medusa heads: a folder or file; false for none. Default: heads found in the model folder, or the demo model's own. */
   heads: z.union([text(HEADS_FORMS), z.literal(false)], { error: HEADS_FORMS }).optional(),
+  /** File of a Jinja template that writes the messages of a chat as a prompt. Default: the model's own, if it has one. */
+  chatTemplate: text('the file of a chat template').optional(),
   /** What computes. `auto`: CUDA when it is built and a device is there, else CPU. Default `auto`. */
   backend: oneOf(['auto', 'cpu', 'cuda']).default('auto'),
   /** Of the weights in memory. `auto`: as in the checkpoint, or bf16 with int8 weights. Default `auto`. */

@@ -180,6 +180,7 @@ describe('both sides of every limit of loading', () => {
     ['model', (model) => ({ model }), ['m'], ['', 5, undefined]],
     ['heads', (heads) => ({ heads }), ['h', false], ['', true, 5]],
     ['threads', (threads) => ({ threads }), [0, 1024], [-1, 1025, 1.5]],
+    ['chatTemplate', (chatTemplate) => ({ chatTemplate }), ['chat.jinja'], ['', 5]],
     ['isa', (isa) => ({ isa }), ['avx2'], ['', 5]],
     ['device', (device) => ({ device }), [0, 1023], [-1, 1024, 0.5, '0']],
     ['deviceMemory', (deviceMemory) => ({ deviceMemory }), [1, 24e9], [0, -1, 1.5, '24GB']],

@@ -8,6 +8,9 @@ import { readTokenizerConfig, type TokenizerConfig } from './tokenizer-config.js
 /** Largest chat_template.jinja read; those in use have a few KiB. */
 const MAX_TEMPLATE_BYTES = 1024 * 1024
 
+/** Name of a model's template where it has only one. */
+const DEFAULT_TEMPLATE = 'default'
+
 /** One message; a template may read more fields than these two. */
 export interface ChatMessage {
   /** Who speaks: `system`, `user`, `assistant`, or another role of the template. */
@@ -35,17 +38,26 @@ export interface RenderedChat {
  * The chat template of a model folder, from chat_template.jinja or else tokenizer_config.json. A folder without one loads too: it can
  * complete text, and only render() throws.
  *
- * @throws {GorgonError} ERR_TOKENIZER when tokenizer_config.json is malformed, ERR_CHAT_TEMPLATE when the template's file is too large,
- * ERR_FILE when a file cannot be read.
+ * @param file of a template to use instead, which has to be there and well formed.
+ * @throws {GorgonError} ERR_TOKENIZER when tokenizer_config.json is malformed, ERR_CHAT_TEMPLATE when the template's file is too large, or
+ *   `file` is missing or malformed, ERR_FILE when a file cannot be read.
  */
-export async function loadChatTemplate(dir: string): Promise<ChatTemplate> {
+export async function loadChatTemplate(dir: string, file?: string): Promise<ChatTemplate> {
   const config = await readTokenizerConfig(dir)
-  const path = join(dir, 'chat_template.jinja')
-  const own = await readText(path, MAX_TEMPLATE_BYTES, 'ERR_CHAT_TEMPLATE')
-  // The file is the newer way to save a template, and wins where there are both.
-  return own === null
-    ? new ChatTemplate(join(dir, 'tokenizer_config.json'), config)
-    : new ChatTemplate(path, { ...config, chatTemplate: own })
+  const path = file ?? join(dir, 'chat_template.jinja')
+  const source = await readText(path, MAX_TEMPLATE_BYTES, 'ERR_CHAT_TEMPLATE')
+  if (source !== null) {
+    // The file is the newer way to save a template, and wins where there are both.
+    const template = new ChatTemplate(path, { ...config, chatTemplate: source })
+    if (file !== undefined) template.check()
+    return template
+  }
+  if (file === undefined) return new ChatTemplate(join(dir, 'tokenizer_config.json'), config)
+  throw new GorgonError(
+    'ERR_CHAT_TEMPLATE',
+    `${file}: there is no such file. Give the file of a chat template, or leave it out for the model's own.`,
+    { file },
+  )
 }
 
 /** Renders chats. Templates are parsed when first used. */
@@ -65,13 +77,18 @@ export class ChatTemplate {
     return this.#config.chatTemplate != null
   }
 
+  /** @throws {GorgonError} ERR_CHAT_TEMPLATE when there is no template, or it is malformed. */
+  check(): void {
+    this.#parse(DEFAULT_TEMPLATE)
+  }
+
   /**
    * The prompt text of these messages.
    *
    * @throws {GorgonError} ERR_CHAT_TEMPLATE when the model has no template of this name, or it is malformed, or it refuses the messages.
    */
   render(messages: readonly ChatMessage[], options: RenderOptions = {}): RenderedChat {
-    const { addGenerationPrompt = true, template = 'default', variables = {} } = options
+    const { addGenerationPrompt = true, template = DEFAULT_TEMPLATE, variables = {} } = options
     const parsed = this.#parse(template)
     const { namedTokens } = this.#config
     let text: string
@@ -118,11 +135,11 @@ export class ChatTemplate {
     if (chatTemplate == null) {
       throw this.#error(
         'the model has no chat template',
-        'Pass the prompt as text, or add chat_template.jinja to the model folder.',
+        'Pass the prompt as text, or load the model with a template of your own: chatTemplate.',
       )
     }
     const templates =
-      typeof chatTemplate === 'string' ? new Map([['default', chatTemplate]]) : namedTemplates(chatTemplate)
+      typeof chatTemplate === 'string' ? new Map([[DEFAULT_TEMPLATE, chatTemplate]]) : namedTemplates(chatTemplate)
     const source = templates.get(name)
     if (source !== undefined) return source
     const names = [...templates.keys()].map((known) => JSON.stringify(known)).join(', ')

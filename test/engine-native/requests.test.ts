@@ -1,5 +1,5 @@
 // What a request may ask of the real addon, and what it gets: errors, limits, stops, log-probabilities, acceptance, sessions, two engines.
-import { copyFile, mkdir, symlink, truncate, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ErrorCode } from '../../src/errors.js'
@@ -58,7 +58,7 @@ describe('errors', () => {
       [[2 ** 32], {}, 'ERR_TOKEN_RANGE'],
       [new Int32Array(16384), {}, 'ERR_CONTEXT_OVERFLOW', /16384/],
       ['x '.repeat(30_000), {}, 'ERR_CONTEXT_OVERFLOW'],
-      [[{ role: 'user', content: 'hello' }], {}, 'ERR_CHAT_TEMPLATE'],
+      [[{ role: 'user' }], {}, 'ERR_OPTION'],
       [7, {}, 'ERR_OPTION'],
       [null, {}, 'ERR_OPTION'],
       ['x', { kv: { budget: 32, window: 32 } }, 'ERR_OPTION', /budget is 32.*window/],
@@ -432,22 +432,12 @@ describe('sessions', () => {
   })
 
   it('chat: by a template, with the history in the cache', async () => {
-    const chatty = join(dir, 'chatty')
-    await mkdir(chatty)
-    for (const file of [
-      'config.json',
-      'generation_config.json',
-      'model.safetensors',
-      'tokenizer.json',
-      'tokenizer_config.json',
-    ]) {
-      await symlink(join(demoModel(), file), join(chatty, file))
-    }
+    const chatTemplate = join(dir, 'roles.jinja')
     await writeFile(
-      join(chatty, 'chat_template.jinja'),
+      chatTemplate,
       '{{ bos_token }}{% for m in messages %}// {{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}// assistant: {% endif %}',
     )
-    const chat = await loadEngine({ model: chatty, heads: join(packageRoot(), 'heads', 'demo') })
+    const chat = await loadEngine({ model: 'demo', chatTemplate })
     expect(chat.renderChat([{ role: 'user', content: 'hi' }])).toBe('<|begin_of_text|>// user: hi\n// assistant: ')
     const answers: string[][] = []
     for (const speculation of MODES) {
@@ -463,5 +453,35 @@ describe('sessions', () => {
     }
     for (const answer of answers) expect(answer).toEqual(answers[0])
     await chat.close()
+  })
+
+  it("chat by the demo model's own template: an answer goes on where the text ends, and nothing is read twice", async () => {
+    const [question, next] = ['export function add(', 'export function sub(']
+    expect(
+      engine.renderChat([
+        { role: 'system', content: '// maths' },
+        { role: 'user', content: question },
+      ]),
+    ).toBe(`// maths\n${question}`)
+    const options = { maxTokens: 12 }
+    const session = engine.session()
+    const one = await session.send({ role: 'user', content: question }, options)
+    expect(one.text).toBe((await engine.generate(question, options)).text)
+    const two = await session.send({ role: 'user', content: next }, options)
+    expect(engine.renderChat(session.messages)).toBe(`${question}${one.text}\n${next}${two.text}`)
+    // The rows of the first turn stay: what is read is the answer's last token, and the new message.
+    const message = await engine.tokenize(`\n${next}`, { addSpecial: false })
+    expect(two.usage).toMatchObject({ cached: one.usage.prompt + one.tokens.length - 1, prompt: 1 + message.length })
+    await session.close()
+  })
+
+  it('chat: not without a template', async () => {
+    expect([engine.info.hasChatTemplate, tiny.info.hasChatTemplate]).toEqual([true, false])
+    await failure(() => tiny.generate([{ role: 'user', content: 'hello' }]), 'ERR_CHAT_TEMPLATE', /chatTemplate/)
+    await failure(
+      () => loadEngine({ model: 'demo', heads: false, chatTemplate: join(dir, 'none.jinja') }),
+      'ERR_CHAT_TEMPLATE',
+      /none\.jinja: there is no such file/,
+    )
   })
 })

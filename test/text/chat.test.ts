@@ -48,6 +48,35 @@ describe('a chat is rendered', () => {
     expect((await templateOf(null, 'alone')).render(MESSAGES).text).toBe('alone')
   })
 
+  test('from a file of the caller, rather than the model', async () => {
+    const dir = await folderWith({ 'chat_template.jinja': 'own', 'mine.txt': 'mine', 'bad.txt': '{% if %}' })
+    expect((await loadChatTemplate(dir, `${dir}/mine.txt`)).render(MESSAGES).text).toBe('mine')
+    await failure(
+      () => loadChatTemplate(dir, `${dir}/none.txt`),
+      'ERR_CHAT_TEMPLATE',
+      /none\.txt: there is no such file/,
+    )
+    // Whoever names a file wants to know at once, and not with the first chat.
+    await failure(() => loadChatTemplate(dir, `${dir}/bad.txt`), 'ERR_CHAT_TEMPLATE', /bad\.txt: .* malformed/)
+    await failure(() => loadChatTemplate(dir, dir), 'ERR_FILE')
+  })
+
+  test('of the demo model, as one text that goes on', async () => {
+    const chat = await loadChatTemplate(DEMO)
+    const turns = [
+      { role: 'system', content: 'a' },
+      { role: 'user', content: 'b\n' },
+      { role: 'assistant', content: 'c' },
+      { role: 'user', content: 'd' },
+    ]
+    expect(turns.map((_, i) => chat.render(turns.slice(0, i + 1)).text)).toEqual([
+      'a',
+      'a\nb\n',
+      'a\nb\nc',
+      'a\nb\nc\nd',
+    ])
+  })
+
   test('from one of several templates', async () => {
     const list = [
       { name: 'default', template: 'one' },
@@ -75,12 +104,7 @@ describe('a chat is rendered', () => {
 
 describe('ERR_CHAT_TEMPLATE says why', () => {
   test('a model without a template loads, and cannot render', async () => {
-    for (const chat of [
-      await templateOf(null),
-      await templateOf({}),
-      await templateOf({ chat_template: null }),
-      await loadChatTemplate(DEMO),
-    ]) {
+    for (const chat of [await templateOf(null), await templateOf({}), await templateOf({ chat_template: null })]) {
       expect(chat.exists).toBe(false)
       await failure(
         () => chat.render(MESSAGES),
