@@ -145,6 +145,17 @@ export class Engine implements AsyncDisposable {
   }
 
   /**
+   * UTF-8 of what one token adds to a text, special tokens spelled out: the whole truth where a token is a part of a character. Empty outside
+   * the vocabulary.
+   *
+   * @throws {GorgonError} ERR_TOKENIZER without a tokenizer; ERR_CLOSED.
+   */
+  tokenBytes(id: number): Uint8Array {
+    this.#assertOpen()
+    return tokenizerOf(this.#core).tokenBytes(id)
+  }
+
+  /**
    * Messages as the model reads them, ready for its answer.
    *
    * @throws {GorgonError} ERR_CHAT_TEMPLATE without a template; ERR_OPTION, ERR_CLOSED.

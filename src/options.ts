@@ -178,6 +178,8 @@ export interface PrefillProgress {
   /** Work done and in all, in token-layers. */
   readonly done: number
   readonly total: number
+  /** Tokens that this prefill runs, as `usage.prompt` says in the end. */
+  readonly tokens: number
   /** Rows that earlier turns had left in the cache, for which there is nothing to do. */
   readonly cached: number
 }

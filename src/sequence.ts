@@ -90,7 +90,7 @@ export class Sequence {
       for (;;) {
         const { done, total, result } = await this.#scheduler.prefill(this.#handle)
         this.#info = this.#native.sessionInfo(this.#handle)
-        onPrefill?.({ done, total, cached })
+        onPrefill?.({ done, total, tokens: tokens.length, cached })
         if (result) {
           this.#keep([], null)
           return result

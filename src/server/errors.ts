@@ -59,6 +59,7 @@ const ANSWERS: Readonly<Record<ErrorCode, Answer>> = {
   ERR_QUEUE_FULL: { status: 429, retryAfterMs: SOON_MS },
   ERR_RATE_LIMIT: { status: 429, retryAfterMs: SOON_MS },
   ERR_REQUEST_TIMEOUT: { status: 408, retryAfterMs: 0 },
+  ERR_RESPONSE_NOT_FOUND: { status: 404 },
   ERR_ROUTE: { status: 404 },
   ERR_SAFETENSORS: SERVER,
   ERR_SHAPE: SERVER,

@@ -13,6 +13,8 @@ import { healthRoutes } from './health.js'
 import { HttpExchange, type Route } from './http.js'
 import { Intake } from './intake.js'
 import { Metrics, metricsRoutes } from './metrics.js'
+import { Responses } from './openai/responses.js'
+import { openaiRoutes } from './openai/routes.js'
 import { parseServerOptions, type ServerOptionsInput } from './options.js'
 import { refuseUpgrade } from './refuse-upgrade.js'
 import { Router } from './router.js'
@@ -65,7 +67,13 @@ export class InferenceServer implements AsyncDisposable {
     const options = parseServerOptions(input)
     const metrics = new Metrics({ version: packageManifest().version })
     this.intake = new Intake(options, metrics)
-    this.#context = { options, guard: new Guard(options), intake: this.intake, metrics }
+    this.#context = {
+      options,
+      guard: new Guard(options),
+      intake: this.intake,
+      responses: new Responses(this.intake),
+      metrics,
+    }
     this.#router = new Router(this.#routes())
     this.#sockets = new Sockets(this.#context)
     this.#connections = new Connections(options.limits, new AddressList(options.proxies))
@@ -111,7 +119,12 @@ export class InferenceServer implements AsyncDisposable {
 
   /** Whoever adds routes adds them here. */
   #routes(): readonly Route[] {
-    return [...healthRoutes(this.#context), ...metricsRoutes(this.#context.metrics), ...tokenizerRoutes(this.#context)]
+    return [
+      ...healthRoutes(this.#context),
+      ...metricsRoutes(this.#context.metrics),
+      ...openaiRoutes(this.#context),
+      ...tokenizerRoutes(this.#context),
+    ]
   }
 
   #createHttp(): Server {

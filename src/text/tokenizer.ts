@@ -45,6 +45,8 @@ export interface Tokenizer {
   isSpecial(id: number): boolean
   /** What one token adds to a text, special tokens spelled out; U+FFFD for parts of characters, empty outside the vocabulary. */
   tokenText(id: number): string
+  /** UTF-8 of what `tokenText` says, parts of characters as they are. */
+  tokenBytes(id: number): Uint8Array
   /** The id of a token spelled exactly so in the vocabulary, such as "<|im_end|>"; null without one. */
   tokenId(token: string): number | null
   /** Ends the worker thread; texts being encoded reject with ERR_CLOSED. Decoding still works. */
@@ -125,6 +127,10 @@ class LoadedTokenizer implements Tokenizer {
 
   tokenText(id: number): string {
     return this.decode([id], { skipSpecial: false, continuation: true })
+  }
+
+  tokenBytes(id: number): Uint8Array {
+    return this.#pieces.piece(id, false)?.bytes ?? new Uint8Array(0)
   }
 
   tokenId(token: string): number | null {

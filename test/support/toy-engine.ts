@@ -52,6 +52,10 @@ export class ToyTokenizer implements Tokenizer {
     return SPELLED[id] ?? ''
   }
 
+  tokenBytes(id: number): Uint8Array {
+    return new TextEncoder().encode(this.tokenText(id))
+  }
+
   tokenId(token: string): number | null {
     return SPELLED.includes(token) ? SPELLED.indexOf(token) : null
   }

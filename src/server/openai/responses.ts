@@ -1,0 +1,231 @@
+// Responses: made, kept, gone on from.
+import { GorgonError } from '../../errors.js'
+import type { Message, Result } from '../../index.js'
+import type { Principal } from '../auth.js'
+import type { Intake, ServedSession, Work } from '../intake.js'
+import type { Endpoint } from '../observer.js'
+import { newId, secondsNow } from './reports.js'
+import { newResponse, type ResponseObject } from './response-object.js'
+import { closeQuietly, type KeptResponse, ResponseStore } from './response-store.js'
+import { messagesOf, type ResponseBody, refuseTextConfig, responseOptionsOf } from './responses-input.js'
+import { RunningResponse } from './running-response.js'
+
+export interface ResponseRequest {
+  readonly principal: Principal
+  readonly endpoint: Endpoint
+  readonly requestId: string
+  readonly body: ResponseBody
+  /** Ends it when whoever listens is gone. */
+  readonly signal: AbortSignal
+  /** Finds what only this connection knows. */
+  readonly local?: { find(id: string): KeptResponse | null; keep(kept: KeptResponse): void }
+}
+
+/** What a response goes on from, and with what. */
+interface Context {
+  readonly previous: KeptResponse | null
+  readonly added: readonly Message[]
+  /** Of all turns, without instructions. */
+  readonly messages: readonly Message[]
+  readonly instructions: string | null
+}
+
+export class Responses {
+  readonly store = new ResponseStore()
+  readonly #intake: Intake
+  readonly #running = new Map<string, RunningResponse>()
+
+  constructor(intake: Intake) {
+    this.#intake = intake
+  }
+
+  /**
+   * Begins a response. What the engine cannot serve is told by its events.
+   *
+   * @throws {GorgonError} ERR_UNSUPPORTED, ERR_OPTION; ERR_RESPONSE_NOT_FOUND when what it goes on from is gone; as `intake.start`.
+   */
+  begin(request: ResponseRequest): RunningResponse {
+    const { body, principal } = request
+    const context = this.#contextOf(request)
+    const { id: model, engine } = this.#intake.engineOf(body.model ?? context.previous?.response.model)
+    const isKept = (body.store ?? true) || request.local !== undefined
+    const { session, continues } = isKept
+      ? this.#sessionFor(context, principal, model)
+      : { session: undefined, continues: false }
+
+    let workedOn!: () => void
+    const isWorkedOn = new Promise<void>((resolve) => {
+      workedOn = resolve
+    })
+    let work: Work
+    try {
+      work = this.#intake.start({
+        principal,
+        endpoint: request.endpoint,
+        model,
+        input: continues ? context.added : withInstructions(context),
+        options: {
+          ...responseOptionsOf(body, engine.info),
+          signal: request.signal,
+          onPrefill: () => workedOn(),
+        },
+        session,
+      })
+    } catch (error) {
+      if (session) this.#giveBack(context, session, continues)
+      throw error
+    }
+    const running = new RunningResponse({
+      response: newResponse(body, { id: newId('resp'), createdAt: secondsNow(), model }),
+      owner: principal.id,
+      requestId: request.requestId,
+      work,
+      isWorkedOn,
+      bytesOf: (id) => engine.tokenBytes(id),
+      settle: (response, result) => this.#settle(request, context, { response, result, session, continues }),
+    })
+    this.#running.set(running.id, running)
+    return running
+  }
+
+  /**
+   * Keeps input for a later response, and answers nothing now.
+   *
+   * @throws {GorgonError} as `begin`.
+   */
+  prepare(request: ResponseRequest): ResponseObject {
+    const { body, principal } = request
+    const context = this.#contextOf(request)
+    const { id: model } = this.#intake.engineOf(body.model ?? context.previous?.response.model)
+    const createdAt = secondsNow()
+    const response: ResponseObject = {
+      ...newResponse(body, { id: newId('resp'), createdAt, model }),
+      status: 'completed',
+      completed_at: createdAt,
+    }
+    this.#keep(request, { owner: principal.id, response, input: context.added, messages: context.messages })
+    return response
+  }
+
+  /** @throws {GorgonError} ERR_RESPONSE_NOT_FOUND. */
+  get(id: string, principal: Principal): ResponseObject {
+    return this.#runningOf(id, principal)?.response ?? this.store.get(id, principal.id).response
+  }
+
+  /** @throws {GorgonError} ERR_RESPONSE_NOT_FOUND. */
+  inputOf(id: string, principal: Principal): readonly Message[] {
+    return this.store.get(id, principal.id).input
+  }
+
+  /** @throws {GorgonError} ERR_RESPONSE_NOT_FOUND; ERR_BUSY while it is being made. */
+  delete(id: string, principal: Principal): void {
+    if (this.#runningOf(id, principal)) throw stillRunning(id)
+    this.store.delete(id, principal.id)
+  }
+
+  /**
+   * Ends it within a step; of one that has ended nothing changes.
+   *
+   * @throws {GorgonError} ERR_RESPONSE_NOT_FOUND.
+   */
+  async cancel(id: string, principal: Principal): Promise<ResponseObject> {
+    const running = this.#runningOf(id, principal)
+    return running ? await running.cancel() : this.store.get(id, principal.id).response
+  }
+
+  #runningOf(id: string, principal: Principal): RunningResponse | null {
+    const running = this.#running.get(id) ?? null
+    return running?.owner === principal.id ? running : null
+  }
+
+  #contextOf(request: ResponseRequest): Context {
+    const { body } = request
+    refuseTextConfig(body)
+    const previous = body.previous_response_id ? this.#previousOf(body.previous_response_id, request) : null
+    const added = messagesOf(body.input)
+    const messages = [...(previous?.messages ?? []), ...added]
+    const instructions = body.instructions ?? null
+    if (messages.length === 0 && instructions === null) {
+      throw new GorgonError('ERR_OPTION', 'input is missing: give a string, or an array of items.', { path: 'input' })
+    }
+    return { previous, added, messages, instructions }
+  }
+
+  #previousOf(id: string, { principal, local }: ResponseRequest): KeptResponse {
+    const kept = local?.find(id) ?? this.store.find(id, principal.id)
+    if (kept) return kept
+    if (this.#runningOf(id, principal)) throw stillRunning(id)
+    throw new GorgonError(
+      'ERR_RESPONSE_NOT_FOUND',
+      `Previous response with id '${id.slice(0, 100)}' not found. Send the whole context as input, without previous_response_id.`,
+      { status: 400, path: 'previous_response_id', id },
+    )
+  }
+
+  /** The session that a turn goes on in: the previous one's, if nothing else went on from there and it says the same; or a new one. */
+  #sessionFor({ previous, added, instructions }: Context, principal: Principal, model: string) {
+    const isSame = previous?.response.model === model && previous.response.instructions === instructions
+    const taken = isSame && added.length > 0 ? this.store.take(previous) : null
+    return taken
+      ? { session: taken, continues: true }
+      : { session: this.#intake.openSession(principal, model), continues: false }
+  }
+
+  /** After a turn that left nothing: the session is as the previous response left it, or empty. */
+  #giveBack({ previous }: Context, session: ServedSession, continues: boolean): void {
+    if (continues && previous) this.store.hold(previous, session)
+    else closeQuietly(session)
+  }
+
+  /** A response has ended. */
+  #settle(
+    request: ResponseRequest,
+    context: Context,
+    {
+      response,
+      result,
+      session,
+      continues,
+    }: {
+      readonly response: ResponseObject
+      readonly result: Result | null
+      readonly session: ServedSession | undefined
+      readonly continues: boolean
+    },
+  ): void {
+    this.#running.delete(response.id)
+    // A turn that failed, or was cut short in prefill, is not in its session.
+    const isWhole = result !== null && result.kv.promptTokens > 0
+    if (!isWhole) {
+      if (session) this.#giveBack(context, session, continues)
+      return
+    }
+    const kept: KeptResponse = {
+      owner: request.principal.id,
+      response,
+      input: context.added,
+      messages: [...context.messages, { role: 'assistant', content: result.text }],
+    }
+    this.#keep(request, kept)
+    if (session) this.store.hold(kept, session)
+  }
+
+  #keep({ body, local }: ResponseRequest, kept: KeptResponse): void {
+    if (body.store ?? true) this.store.keep(kept)
+    local?.keep(kept)
+  }
+}
+
+function withInstructions({ instructions, messages }: Context): readonly Message[] {
+  return instructions === null ? messages : [{ role: 'system', content: instructions }, ...messages]
+}
+
+function stillRunning(id: string): GorgonError {
+  return new GorgonError(
+    'ERR_BUSY',
+    `Response "${id.slice(0, 100)}" is still being made. Wait for its end, or cancel it.`,
+    {
+      id,
+    },
+  )
+}
