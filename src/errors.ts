@@ -52,6 +52,15 @@ export const NATIVE_ERROR_CODES = [
   'ERR_STATE',
 ] as const
 
+/** Codes that `gorgon/client` adds to those the server sends it. */
+export const CLIENT_ERROR_CODES = [
+  'ERR_DISCONNECTED',
+  'ERR_NOT_REPRODUCED',
+  'ERR_PROTOCOL',
+  'ERR_SESSION_LOST',
+  'ERR_SLOW_CONSUMER',
+] as const
+
 export type ErrorCode = (typeof ERROR_CODES)[number] | (typeof NATIVE_ERROR_CODES)[number]
 
 const brand = Symbol.for('gorgon.error')

@@ -1,7 +1,14 @@
 // Holds the three homes of error codes together: src/errors.ts, kernels/common/status.def and ERRORS.md.
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { ERROR_CODES, GorgonError, isGorgonError, liftNativeErrors, NATIVE_ERROR_CODES } from '../src/errors.js'
+import {
+  CLIENT_ERROR_CODES,
+  ERROR_CODES,
+  GorgonError,
+  isGorgonError,
+  liftNativeErrors,
+  NATIVE_ERROR_CODES,
+} from '../src/errors.js'
 
 const read = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8')
 
@@ -28,15 +35,17 @@ describe('error codes', () => {
     expect(inStatusDef).toHaveLength(entries.length)
   })
 
-  test('ERRORS.md explains each code of both tables once, in order', () => {
+  test('ERRORS.md explains each code of all tables once, in order', () => {
     expect(documented('Raised by TypeScript')).toEqual([...ERROR_CODES])
+    expect(documented('Raised by the client')).toEqual([...CLIENT_ERROR_CODES])
     expect(documented('Raised by the addon')).toEqual([...NATIVE_ERROR_CODES])
   })
 
-  test('both tables are sorted by word and share no code', () => {
+  test('all tables are sorted by word and share no code', () => {
     const byWord = (a: string, b: string) => (a.replaceAll('_', ' ') < b.replaceAll('_', ' ') ? -1 : 1)
-    for (const table of [ERROR_CODES, NATIVE_ERROR_CODES]) expect([...table].sort(byWord)).toEqual([...table])
-    expect(new Set([...ERROR_CODES, ...NATIVE_ERROR_CODES]).size).toBe(ERROR_CODES.length + NATIVE_ERROR_CODES.length)
+    const tables = [ERROR_CODES, CLIENT_ERROR_CODES, NATIVE_ERROR_CODES]
+    for (const table of tables) expect([...table].sort(byWord)).toEqual([...table])
+    expect(new Set(tables.flat()).size).toBe(tables.flat().length)
   })
 })
 
