@@ -106,7 +106,7 @@ function codeOf(error: unknown): ErrorCode {
 }
 
 /** Whether the server is at fault, so that its log must say what happened. */
-export function isFault({ code }: Problem): boolean {
+export function isFault({ code }: { readonly code: string }): boolean {
   return ANSWERS[code as ErrorCode] === SERVER || code === 'ERR_OUT_OF_MEMORY'
 }
 

@@ -12,9 +12,10 @@ import type {
   SessionOptionsInput,
 } from '../index.js'
 import type { Principal } from './auth.js'
-import { problemOf } from './errors.js'
+import { isFault, problemOf } from './errors.js'
+import { errorFields, type Logger } from './log.js'
 import type { Endpoint, Observer, WorkObserver } from './observer.js'
-import type { Logger, ServerOptions } from './options.js'
+import type { ServerOptions } from './options.js'
 import { Rates } from './rate.js'
 import { type ServedModel, ServedModels } from './served-models.js'
 
@@ -183,9 +184,9 @@ export class Intake {
     if (!this.#logger) return
     const content = this.#logContent ? { input, ...('result' in ended && { text: ended.result.text }) } : {}
     if ('error' in ended) {
-      const { code, status } = problemOf(ended.error, about.work)
-      if (status >= 500) this.#logger.error({ ...about, code, err: ended.error, ...content }, 'generation failed')
-      else this.#logger.info({ ...about, code, ...content }, 'generation refused')
+      const fields = { ...about, ...errorFields(ended.error, this.#logContent), ...content }
+      if (isFault(problemOf(ended.error, about.work))) this.#logger.error(fields, 'generation failed')
+      else this.#logger.info(fields, 'generation refused')
       return
     }
     const { finish, usage, timing, speculation } = ended.result

@@ -1,6 +1,7 @@
 // What the server says about itself: the logger it takes, and one that writes JSON lines.
 import { pino } from 'pino'
 import { isGorgonError } from '../index.js'
+import { isFault } from './errors.js'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -47,7 +48,7 @@ export function errorFields(error: unknown, logContent: boolean): { readonly err
     return { error: { code: code ?? 'ERR_INTERNAL', name, message, stack } }
   }
   const { code, message, details, stack } = error
-  if (code === 'ERR_INTERNAL') return { error: { code, message, stack } }
+  if (isFault(error)) return { error: { code, message, stack } }
   const { path } = details
   return { error: { code, ...(typeof path === 'string' && { path }), ...(logContent && { message }) } }
 }

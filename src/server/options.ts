@@ -4,14 +4,7 @@ import { z } from 'zod'
 import type { Engine, LoadProgress } from '../index.js'
 import { flag, integer, parse, strict, text } from '../schema.js'
 import type { Credentials, Principal } from './auth.js'
-
-/** What a server writes its log with; pino's loggers are of this shape. */
-export interface Logger {
-  debug(fields: object, message: string): void
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
+import type { Logger } from './log.js'
 
 /** As `authenticate` names one; its priority is at most 0 unless it says more. */
 export type KnownPrincipal = Pick<Principal, 'id'> & Partial<Principal>

@@ -2,7 +2,8 @@
 import { basename } from 'node:path'
 import { GorgonError, isGorgonError } from '../errors.js'
 import type { Engine } from '../index.js'
-import type { EngineSource, Logger } from './options.js'
+import { errorFields, type Logger } from './log.js'
+import type { EngineSource } from './options.js'
 
 /** As clients see it; its engine is null while it loads and after that failed. */
 export interface ServedModel {
@@ -86,7 +87,8 @@ export class ServedModels {
     else {
       source.then(arrived, (error: unknown) => {
         entry.failure = error ?? new Error('the promise of an engine was rejected without a reason')
-        this.#logger?.error({ err: error, model: name }, 'a model did not load')
+        // The words are about files of whoever runs the server.
+        this.#logger?.error({ model: name, ...errorFields(error, true) }, 'a model did not load')
       })
     }
     return entry

@@ -12,6 +12,7 @@ import { isFault, problemOf } from './errors.js'
 import { healthRoutes } from './health.js'
 import { HttpExchange, type Route } from './http.js'
 import { Intake } from './intake.js'
+import { errorFields } from './log.js'
 import { Metrics, metricsRoutes } from './metrics.js'
 import { Responses } from './openai/responses.js'
 import { openaiRoutes } from './openai/routes.js'
@@ -149,7 +150,7 @@ export class InferenceServer implements AsyncDisposable {
     await new Promise<void>((resolve, reject) => {
       this.#http.on('error', (error: NodeJS.ErrnoException) => {
         // Later ones are about a connection that could not be taken; the server goes on.
-        if (this.#http.listening) logger?.error({ err: error }, 'listening failed')
+        if (this.#http.listening) logger?.error(errorFields(error, false), 'a connection could not be taken')
         else reject(cannotListen(error, host, port))
       })
       this.#http.listen({ host, port }, resolve)
@@ -248,7 +249,11 @@ export class InferenceServer implements AsyncDisposable {
     const { response, requestId, principal } = exchange
     const problem = problemOf(error, requestId)
     if (isFault(problem)) {
-      this.#context.options.logger?.error({ request: requestId, principal: principal.id, err: error }, 'request failed')
+      const { logger, logContent } = this.#context.options
+      logger?.error(
+        { request: requestId, principal: principal.id, ...errorFields(error, logContent) },
+        'request failed',
+      )
     }
     const methods = isGorgonError(error) ? error.details['methods'] : undefined
     if (Array.isArray(methods) && !response.headersSent) response.setHeader('allow', methods.join(', '))
