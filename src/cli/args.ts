@@ -8,6 +8,9 @@ import {
   parseGenerateOptions,
   parseLoadOptions,
 } from '../index.js'
+// Not from the server's index: of all commands only `serve` needs what a server is made of.
+import { parseServerOptions, type ServerOptionsInput } from '../server/options.js'
+import { bytes } from './format.js'
 
 /** Bad arguments; the message says what is wrong and what is allowed. */
 export class UsageError extends GorgonError {
@@ -23,8 +26,11 @@ export class UsageError extends GorgonError {
   }
 }
 
-/** The options object a flag belongs to. Speculation and cache are the engine's here, so that rules between their fields are checked at once. */
-type Target = 'load' | 'generate'
+/**
+ * The options object a flag belongs to. Speculation and cache are the engine's here, so that rules between their fields are checked at once.
+ * `places` are the engine's too, where many ask it at once.
+ */
+type Target = 'load' | 'places' | 'generate' | 'server'
 
 interface Flag {
   readonly target: Target
@@ -54,8 +60,18 @@ const asBytes = (text: string): unknown => {
   if (count === undefined || (binary && !prefix)) return text
   return Math.floor(Number(count) * (binary ? 1024 : 1000) ** ' kmgt'.indexOf((prefix || ' ').toLowerCase()))
 }
+const asMilliseconds = (seconds: string): unknown => {
+  const value = asNumber(seconds)
+  return typeof value === 'number' ? Math.round(value * 1000) : value
+}
 const asTree = (text: string): unknown => (/^\d+$/.test(text) ? Number(text) : text)
 const asHeads = (text: string): unknown => (text === 'none' ? false : text)
+
+/** How a default is written that the flag has in other units than the option. */
+const SHOWN: ReadonlyMap<Flag['read'], (value: number) => string> = new Map([
+  [asBytes, bytes],
+  [asMilliseconds, (value: number) => String(value / 1000)],
+])
 
 type Line = readonly [flags: string, path: string, read: Flag['read'], help: string, allowed?: string]
 
@@ -65,6 +81,10 @@ const group = (target: Target, heading: string, lines: readonly Line[]): Flag[] 
 const TREES = 'auto, the name of a tree, a number of nodes, or chain:N'
 const SIZES = 'a number of bytes, at least 1, or a size like 24GB or 20GiB'
 const SEEDS = 'a whole number from 0 to 2^64 - 1'
+const HOSTS = 'an address of this machine; others than 127.0.0.1 with keys (--api-key-file), or with --allow-public'
+const ORIGINS = 'origins such as https://app.example, without a path, or *'
+const PROXIES = 'IP addresses, or networks such as 10.0.0.0/8'
+const SECONDS = 'a number of seconds, at least 0'
 
 /** Every flag that sets an option. */
 const FLAGS: readonly Flag[] = [
@@ -103,10 +123,27 @@ const FLAGS: readonly Flag[] = [
     ['--pool <max|avg>', 'kv.pool', asText, 'kind of smoothing over votes'],
     ['--pool-size <N>', 'kv.poolSize', asNumber, 'width of the smoothing; odd'],
   ]),
+  ...group('server', 'Server:', [
+    ['--host <HOST>', 'host', asText, 'where to listen; 127.0.0.1 is this machine alone, 0.0.0.0 every address', HOSTS],
+    ['--port <N>', 'port', asNumber, 'TCP port; 0 is any that is free'],
+    ['--origin <O>', 'origins', asText, 'web pages of this origin may use it; can be given several times', ORIGINS],
+    ['--proxy <NET>', 'proxies', asText, 'a balancer that names its clients; can be given several times', PROXIES],
+    ['--drain <SECONDS>', 'drainMs', asMilliseconds, 'how long what runs gets when the server is stopped', SECONDS],
+  ]),
+  ...group('places', 'Limits:', [
+    ['--max-sequences <N>', 'limits.maxSequences', asNumber, 'requests that run at once; others wait'],
+    ['--max-queue <N>', 'limits.maxQueue', asNumber, 'requests that may wait; one more is refused (429)'],
+  ]),
+  ...group('server', 'Limits:', [
+    ['--requests-per-minute <N>', 'limits.perKey.requestsPerMinute', asNumber, 'of one key; 0 is any number'],
+    ['--concurrent-per-key <N>', 'limits.perKey.concurrent', asNumber, 'requests at once of one key'],
+    ['--max-body <SIZE>', 'limits.bodyBytes', asBytes, 'of a request, and of a WebSocket message', SIZES],
+    ['--max-connections <N>', 'limits.connections', asNumber, 'open at once'],
+  ]),
 ]
 
 /** Can be given several times: what is read is an array. */
-const REPEATABLE = '--stop'
+const REPEATABLE: readonly string[] = ['--stop', '--origin', '--proxy']
 
 /** The name messages use: `--max-tokens`. */
 const nameOf = (one: Flag): string => one.flags.split(' ', 1)[0]!
@@ -133,14 +170,26 @@ function setAt(object: Tree, path: string, value: unknown): void {
 
 /** Commander's options for the flags of a target, with the defaults their schemas give. */
 export function optionsOf(target: Target): Option[] {
-  const defaults = target === 'load' ? parseLoadOptions('demo') : parseGenerateOptions()
+  const defaults = DEFAULTS[target]()
   return FLAGS.filter((one) => one.target === target).map((one) => {
-    const isPlain = one.path !== 'model' && nameOf(one) !== REPEATABLE
-    const fallback = isPlain ? valueAt(defaults, one.path) : undefined
-    const option = new Option(one.flags, fallback === undefined ? one.help : `${one.help} (default ${fallback})`)
-    if (nameOf(one) === REPEATABLE) option.argParser((text: string, before?: string[]) => [...(before ?? []), text])
+    const isRepeatable = REPEATABLE.includes(nameOf(one))
+    const value = one.path === 'model' || isRepeatable ? undefined : valueAt(defaults, one.path)
+    const shown = SHOWN.get(one.read)?.(value as number) ?? value
+    const option = new Option(one.flags, value === undefined ? one.help : `${one.help} (default ${shown})`)
+    if (isRepeatable) option.argParser(collect)
     return option.helpGroup(one.group)
   })
+}
+
+/** For a flag that can be given several times. */
+export const collect = (text: string, before?: readonly string[]): string[] => [...(before ?? []), text]
+
+const DEFAULTS: { readonly [T in Target]: () => unknown } = {
+  load: () => parseLoadOptions('demo'),
+  places: () => parseLoadOptions('demo'),
+  generate: () => parseGenerateOptions(),
+  // The engine has no default, and is not looked at.
+  server: () => parseServerOptions({ engine: Promise.race([]) }),
 }
 
 /** What commander collected, by key. */
@@ -152,16 +201,28 @@ export type Given = Readonly<Record<string, unknown>>
  * @throws {UsageError} naming the flag, its value and what is allowed.
  */
 export function readLoadOptions(given: Given, base: LoadOptions) {
-  return read('load', given, base, parseLoadOptions)
+  return read(['load', 'places'], given, base, parseLoadOptions)
 }
 
 /** The same for generate options. */
 export function readGenerateOptions(given: Given, base: GenerateOptions) {
-  return read('generate', given, base, parseGenerateOptions)
+  return read(['generate'], given, base, parseGenerateOptions)
+}
+
+/**
+ * What `make` makes of the server's options that the flags give.
+ *
+ * @throws {UsageError} in the words of the flags where `make` refuses the options.
+ */
+export function withServerOptions<Made>(
+  given: Given,
+  make: (options: Omit<ServerOptionsInput, 'engine'>) => Made,
+): Made {
+  return read(['server'], given, {}, make)
 }
 
 function read<Options, Checked>(
-  target: Target,
+  targets: readonly Target[],
   given: Given,
   base: Options,
   parse: (options: Options) => Checked,
@@ -169,13 +230,13 @@ function read<Options, Checked>(
   const options = structuredClone(base) as Tree
   for (const one of FLAGS) {
     const value = given[keyOf(one)]
-    if (one.target !== target || value === undefined) continue
+    if (!targets.includes(one.target) || value === undefined) continue
     setAt(options, one.path, Array.isArray(value) ? value.map(one.read) : one.read(value as string))
   }
   try {
     return parse(options as Options)
   } catch (error) {
-    throw inFlags(error, target, given)
+    throw inFlags(error, targets, given)
   }
 }
 
@@ -185,10 +246,10 @@ interface Problem {
 }
 
 /** The schemas speak of options; the user wrote flags. */
-function inFlags(error: unknown, target: Target, given: Given): unknown {
+function inFlags(error: unknown, targets: readonly Target[], given: Given): unknown {
   if (!isGorgonError(error) || !Array.isArray(error.details['problems'])) return error
   const messages = (error.details['problems'] as Problem[]).map(({ path, message }) => {
-    const one = FLAGS.find((candidate) => candidate.target === target && isAtOrBelow(path, candidate.path))
+    const one = FLAGS.find((candidate) => targets.includes(candidate.target) && isAtOrBelow(path, candidate.path))
     if (!one) return message
     const value = [given[keyOf(one)]]
       .flat()

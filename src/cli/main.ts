@@ -2,16 +2,16 @@
 // The process around the commands: its streams, its signals, its exit code.
 import { constants } from 'node:os'
 import type { Io } from './io.js'
-import { run } from './program.js'
+import { INTERRUPTED, run } from './program.js'
 
 const interruption = new AbortController()
-let exitCode = 0
+let byInterruption = INTERRUPTED
 
 function interrupt(signal: 'SIGINT' | 'SIGTERM'): void {
   const code = 128 + constants.signals[signal]
   // The first one lets the command close what it opened; whoever asks twice does not want to wait.
   if (interruption.signal.aborted) process.exit(code)
-  exitCode = code
+  byInterruption = code
   interruption.abort()
 }
 
@@ -31,6 +31,6 @@ const io: Io = {
 }
 
 const code = await run(process.argv.slice(2), io)
-process.exitCode = exitCode || code
+process.exitCode = code === INTERRUPTED ? byInterruption : code
 process.off('SIGINT', onInterrupt)
 process.off('SIGTERM', onTerminate)

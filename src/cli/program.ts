@@ -1,7 +1,8 @@
 // The commands, their help, and the one place where an error becomes a message and an exit code.
 import { Command, CommanderError, Option } from 'commander'
 import { type ErrorCode, isGorgonError, packageManifest } from '../index.js'
-import { optionsOf, UsageError } from './args.js'
+import { LOG_LEVELS } from '../server/options.js'
+import { collect, optionsOf, UsageError } from './args.js'
 import { bench, benchOptions } from './bench.js'
 import { demo } from './demo.js'
 import { doctor } from './doctor.js'
@@ -13,7 +14,7 @@ import { type Io, ReaderGone, write } from './io.js'
 const DONE = 0
 const FAILED = 1
 const BAD_INPUT = 2
-const INTERRUPTED = 130
+export const INTERRUPTED = 130
 
 /** Which codes the user can mend by giving something else. */
 const EXIT_CODES: Readonly<Record<ErrorCode, typeof FAILED | typeof BAD_INPUT>> = {
@@ -83,6 +84,18 @@ Examples:
 Arms take turns, round by round, and Medusa's tokens are compared with plain decoding's before anything is printed.
 Interrupted, it prints what is done.`
 
+const SERVE_EXAMPLES = `
+Examples:
+  gorgon serve                                              # the demo model on http://127.0.0.1:8080
+  gorgon serve --model ./my-model --heads ./my-heads --port 9000
+  gorgon serve --host 0.0.0.0 --api-key-file keys.txt --origin https://app.example
+  GORGON_API_KEYS=some-long-secret gorgon serve --host 0.0.0.0 --max-sequences 32 --drain 60
+
+It listens at once, and takes requests when the model is there: GET /health/ready says when.
+SIGTERM or Ctrl-C takes no more requests, lets what runs finish, and ends it with exit code 0; a second one ends it at once.
+To a terminal it speaks in words, else in JSON lines, all on standard error. Nothing of a request is logged unless asked for.
+A keys' file has a line KEY, or NAME KEY, for each; # begins a comment. docs/scale-out.md is about more than one server.`
+
 function createProgram(argv: readonly string[], io: Io, finish: (exitCode: number) => void): Command {
   const program = new Command('gorgon')
     .description('Fast long-prompt text generation: Medusa tree speculation over a SnapKV-compressed cache.')
@@ -140,6 +153,31 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
     .addHelpText('after', BENCH_EXAMPLES)
     .action((given) => bench(given, ['gorgon', ...argv].join(' '), io))
 
+  const serveCommand = program
+    .command('serve')
+    .description('put a model behind WebSocket and OpenAI-compatible HTTP, for many clients at once')
+  for (const option of optionsOf('server')) serveCommand.addOption(option)
+  for (const option of [...optionsOf('places'), ...optionsOf('load')]) serveCommand.addOption(option)
+  serveCommand
+    .optionsGroup('Server:')
+    .option('--name <NAME>', "what requests call the model; its folder's name when left out")
+    .option('--no-playground', 'nothing at /')
+    .optionsGroup('Keys:')
+    .option('--api-key-file <F>', 'keys of which each request must carry one')
+    .option('--api-key <K>', 'one such key; can be given several times, and be seen by others on this machine', collect)
+    .option('--allow-public', 'serve anybody who can connect, beyond this machine too, without keys')
+    .optionsGroup('Log:')
+    .addOption(new Option('--log-level <LEVEL>', 'the least that is logged').choices(LOG_LEVELS).default('info'))
+    .option('--log-content', 'log prompts and texts too')
+    .addHelpText('after', SERVE_EXAMPLES)
+    .action(async (given) => {
+      // Loaded when asked for: the other commands need nothing of what a server is made of.
+      const { serve } = await import('./serve.js')
+      await serve(given, io)
+      // However it was stopped, that is its ordinary end.
+      finish(DONE)
+    })
+
   const demoCommand = program.command('demo').description('compare plain decoding with Medusa and SnapKV, here and now')
   const demoFlags = ['--backend', '--threads', '--device', '--device-memory', '--temperature']
   for (const option of [...optionsOf('load'), ...optionsOf('generate')]) {
@@ -154,14 +192,14 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
 export async function run(argv: readonly string[], io: Io): Promise<number> {
   // A stream that breaks is seen by whoever writes; without a listener, now or later, it would end the process.
   for (const stream of [io.stdout, io.stderr]) stream.on('error', () => undefined)
-  let exitCode: number = DONE
+  let exitCode: number | undefined
   const program = createProgram(argv, io, (code) => {
     exitCode = code
   })
   try {
     if (argv.length === 0) throw new UsageError('no command is given.', { isLost: true })
     await program.parseAsync(argv, { from: 'user' })
-    return exitCode
+    return exitCode ?? (io.signal.aborted ? INTERRUPTED : DONE)
   } catch (error) {
     return await report(error, program, argv, io)
   }

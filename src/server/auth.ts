@@ -60,11 +60,8 @@ export class Guard {
     const isLocal = isLoopback(host)
     const isOpen = keys.length === 0 && !authenticate
     if (isOpen && !isLocal && !allowPublic) {
-      throw new GorgonError(
-        'ERR_OPTION',
-        `host is "${host}", where others than this machine can connect, and there are no keys: anybody could use the model. Give keys, listen on 127.0.0.1, or say allowPublic.`,
-        { path: 'host', value: host },
-      )
+      const message = `host is "${host}", where others than this machine can connect, and there are no keys: anybody could use the model. Give keys, listen on 127.0.0.1, or say allowPublic.`
+      throw new GorgonError('ERR_OPTION', message, { path: 'host', value: host, problems: [{ path: 'host', message }] })
     }
     this.#keys = keys.map((entry) => {
       const { key, name, maxPriority } =

@@ -2,9 +2,7 @@
 import { pino } from 'pino'
 import { isGorgonError } from '../index.js'
 import { isFault } from './errors.js'
-
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
-export type LogLevel = (typeof LOG_LEVELS)[number]
+import type { LogLevel } from './options.js'
 
 /** Where log lines go: pino and most other loggers are one. */
 export interface Logger {
@@ -12,13 +10,6 @@ export interface Logger {
   info(fields: object, message: string): void
   warn(fields: object, message: string): void
   error(fields: object, message: string): void
-}
-
-export const silentLogger: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
 }
 
 /** Never written, wherever in a line they would stand: at its top, or in an object there. */

@@ -9,6 +9,10 @@ import type { Logger } from './log.js'
 /** As `authenticate` names one; its priority is at most 0 unless it says more. */
 export type KnownPrincipal = Pick<Principal, 'id'> & Partial<Principal>
 
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
+/** The least that is logged. */
+export type LogLevel = (typeof LOG_LEVELS)[number]
+
 /** An engine, or one that is still loading. */
 export type EngineSource = Engine | Promise<Engine>
 
@@ -16,7 +20,8 @@ const ENGINE_FORMS = 'an engine, a promise of one, or an object from model names
 const KEY_FORMS = 'a string of at least 8 characters without spaces, or { key, name, maxPriority }'
 const ORIGIN_FORMS = 'an origin such as "https://app.example", without a path, or "*"'
 const PROXY_FORMS = 'an IP address, or a network such as "10.0.0.0/8"'
-const SHORTEST_KEY = 8
+/** Characters of a key, at least. */
+export const SHORTEST_KEY = 8
 
 const isThenable = (value: object): boolean => typeof (value as Partial<Promise<unknown>>).then === 'function'
 const isEngine = (value: object): boolean => typeof (value as Partial<Engine>).generate === 'function'

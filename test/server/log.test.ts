@@ -2,7 +2,8 @@
 import { describe, expect, test } from 'vitest'
 import { GorgonError } from '../../src/errors.js'
 import { parseGenerateOptions } from '../../src/options.js'
-import { createLogger, errorFields, type LogLevel } from '../../src/server/log.js'
+import { createLogger, errorFields } from '../../src/server/log.js'
+import type { LogLevel } from '../../src/server/options.js'
 
 function logOf(level: LogLevel) {
   const lines: string[] = []
