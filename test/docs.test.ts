@@ -6,7 +6,7 @@ import { ERROR_CODES, NATIVE_ERROR_CODES } from '../src/errors.js'
 import { gorgon } from './cli/command.js'
 
 const read = (path: string) => readFileSync(path, 'utf8')
-const documents = ['.', 'kernels', 'heads', 'bench'].flatMap((folder) =>
+const documents = ['.', 'docs', 'kernels', 'heads', 'bench'].flatMap((folder) =>
   readdirSync(folder)
     .filter((name) => name.endsWith('.md'))
     .map((name) => join(folder, name)),
@@ -33,7 +33,8 @@ describe.each(documents)('%s', (path) => {
 
 test.each([
   ['generate', 'inspect'],
-  ['bench', 'demo'],
+  ['bench', 'serve'],
+  ['serve', 'demo'],
 ])('the README shows the flags that %s has, and no others', async (command, next) => {
   const flagsOf = (text: string) => [...new Set(text.match(/--[a-z][a-z-]*/g))].sort()
   const shown = new RegExp(`^gorgon ${command} [\\s\\S]*?(?=^gorgon ${next})`, 'm').exec(read('README.md'))?.[0] ?? ''
