@@ -129,9 +129,16 @@ export class Metrics implements Observer {
     this.#gauge('ready', '1 when new requests are taken, else 0', [], (gauge) =>
       gauge.set(this.#readings.isReady?.() ? 1 : 0),
     )
-    this.#engineGauge('queue_depth', 'Requests waiting for a place', (engine) => engine.stats().queued)
-    this.#engineGauge('running', 'Requests with a place', (engine) => engine.stats().running)
-    this.#engineGauge('sessions', 'Conversations open', (engine) => engine.stats().sessions)
+    this.#engineGauge('queue_depth', 'Requests waiting for a place', ({ queued }) => queued)
+    this.#engineGauge('running', 'Requests with a place', ({ running }) => running)
+    this.#engineGauge('prefilling', 'Of those, requests at their prompt', ({ prefilling }) => prefilling)
+    this.#engineGauge('decoding', 'Of those, requests making tokens', ({ decoding }) => decoding)
+    this.#engineGauge('sessions', 'Conversations open', ({ sessions }) => sessions)
+    this.#engineGauge('kv_bytes', 'Cache of running requests and open conversations', ({ memory }) => memory.kv)
+    this.#engineGauge('weight_bytes', 'Weights, Medusa heads included', ({ memory }) => memory.weights)
+    this.#engineGauge('device_memory_bytes', "In use of a device's memory; none on the CPU", ({ memory }) =>
+      memory.device ? memory.device.used : null,
+    )
     this.#gauge(
       'model_info',
       'A loaded model: always 1',
@@ -274,9 +281,13 @@ export class Metrics implements Observer {
     })
   }
 
-  #engineGauge(name: string, help: string, read: (engine: MeasuredEngine) => number): void {
+  /** @param read null where an engine has no such thing. */
+  #engineGauge(name: string, help: string, read: (stats: EngineStats) => number | null): void {
     this.#gauge(name, help, ['model'], (gauge) => {
-      for (const [model, engine] of this.#engines()) gauge.set({ model }, read(engine))
+      for (const [model, engine] of this.#engines()) {
+        const value = read(engine.stats())
+        if (value !== null) gauge.set({ model }, value)
+      }
     })
   }
 }

@@ -7,7 +7,7 @@ import { endAll, startServe } from '../support/serve-process.js'
 afterEach(endAll)
 
 /** Long enough to be running when the signal comes, and done well within a drain. */
-const LONG = { prompt: 'const x = ', max_tokens: 3000, ignore_eos: true, stream: true }
+const LONG = { prompt: 'const x = ', max_tokens: 800, ignore_eos: true, stream: true }
 
 function post(url: string, body: object): Promise<Response> {
   return fetch(`${url}/v1/completions`, {
@@ -145,7 +145,9 @@ test('a client that is killed leaves nothing behind', async () => {
     const response = await fetch('${url}/v1/completions', { method: 'POST', headers: { 'content-type': 'application/json' }, body: '${body}' })
     for await (const part of response.body) process.stdout.write(part)
   `
-  const client = spawn(process.execPath, ['--input-type=module', '--eval', program], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const client = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   await once(client.stdout, 'data')
   expect(await metric(url, 'gorgon_running{model="demo"}')).toBe(1)
   client.kill('SIGKILL')

@@ -14,7 +14,7 @@ const STATS: EngineStats = {
   decoding: 2,
   queued: 5,
   sessions: 2,
-  memory: { weights: 1000, kv: 100, device: null },
+  memory: { weights: 1000, kv: 100, device: { used: 4000, peak: 5000 } },
   totals: TOTALS,
 }
 
@@ -178,7 +178,12 @@ test('gauges are read when somebody looks, and what is gone is gone', async () =
     gorgon_ready: 1,
     'gorgon_queue_depth{model="demo"}': 5,
     'gorgon_running{model="demo"}': 3,
+    'gorgon_prefilling{model="demo"}': 1,
+    'gorgon_decoding{model="demo"}': 2,
     'gorgon_sessions{model="demo"}': 2,
+    'gorgon_kv_bytes{model="demo"}': 100,
+    'gorgon_weight_bytes{model="demo"}': 1000,
+    'gorgon_device_memory_bytes{model="demo"}': 4000,
     'gorgon_model_info{model="demo",backend="cpu",isa="portable",dtype="bf16",weights="full",context="16384"}': 1,
     gorgon_http_requests_in_flight: 7,
     'gorgon_sockets{protocol="stream"}': 4,
@@ -238,6 +243,9 @@ test('a scrape of a running server shows what it did', async () => {
   const series = seriesOf(await response.text())
   expect(series.get('gorgon_ready')).toBe(1)
   expect(series.get('gorgon_running{model="demo"}')).toBe(0)
+  expect(series.get('gorgon_kv_bytes{model="demo"}')).toBe(0)
+  expect(series.get('gorgon_weight_bytes{model="demo"}')).toBeGreaterThan(10_000_000)
+  expect(series.has('gorgon_device_memory_bytes{model="demo"}')).toBe(false)
   expect(series.get('gorgon_http_requests_in_flight')).toBe(1)
   expect(series.get('gorgon_prompt_tokens_total{model="demo"}')).toBe(usage.prompt)
   expect(series.get('gorgon_completion_tokens_total{model="demo"}')).toBe(usage.completion)
