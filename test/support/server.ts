@@ -42,3 +42,12 @@ export function runningServers(load: Partial<LoadOptions> = {}): StartServer {
     return started
   }
 }
+
+/** Resolves when it holds, which it must before long. */
+export async function until(holds: () => boolean): Promise<void> {
+  const deadline = performance.now() + 20_000
+  while (!holds()) {
+    if (performance.now() > deadline) throw new Error(`still not after 20 s: ${holds}`)
+    await new Promise((resolve) => setTimeout(resolve, 1))
+  }
+}
