@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { ERROR_CODES, NATIVE_ERROR_CODES } from '../src/errors.js'
+import { CLIENT_ERROR_CODES, ERROR_CODES, NATIVE_ERROR_CODES } from '../src/errors.js'
 import { gorgon } from './cli/command.js'
 
 const read = (path: string) => readFileSync(path, 'utf8')
@@ -20,7 +20,7 @@ describe.each(documents)('%s', (path) => {
   })
 
   test('names error codes that exist', () => {
-    const known: readonly string[] = [...ERROR_CODES, ...NATIVE_ERROR_CODES]
+    const known: readonly string[] = [...ERROR_CODES, ...NATIVE_ERROR_CODES, ...CLIENT_ERROR_CODES]
     const named = [...read(path).matchAll(/\bERR_[A-Z]+(?:_[A-Z]+)*\b/g)].map((match) => match[0])
     expect(named.filter((code) => !known.includes(code))).toEqual([])
   })
