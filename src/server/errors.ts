@@ -118,6 +118,15 @@ const OPENAI_TYPES: Readonly<Record<number, string>> = {
   429: 'rate_limit_error',
 }
 
+/** Codes that clients of OpenAI act on, in its words: with them they shorten a context, or send it anew. */
+const OPENAI_CODES: Readonly<Partial<Record<ErrorCode, string>>> = {
+  ERR_CONTEXT_OVERFLOW: 'context_length_exceeded',
+  ERR_RESPONSE_NOT_FOUND: 'previous_response_not_found',
+}
+
+/** A code as OpenAI's clients know it; most have no word of theirs. */
+export const openaiCodeOf = ({ code }: Pick<Problem, 'code'>): string => OPENAI_CODES[code as ErrorCode] ?? code
+
 /** The body that OpenAI's clients read an error from. */
 export interface ErrorBody {
   readonly error: {
@@ -128,9 +137,10 @@ export interface ErrorBody {
   }
 }
 
-export function errorBody({ status, code, message, param }: Problem): ErrorBody {
+export function errorBody(problem: Problem): ErrorBody {
+  const { status, message, param } = problem
   const type = OPENAI_TYPES[status] ?? (status >= 500 ? 'server_error' : 'invalid_request_error')
-  return { error: { message, type, param: param ?? null, code } }
+  return { error: { message, type, param: param ?? null, code: openaiCodeOf(problem) } }
 }
 
 /** How an HTTP client is told when, and whether, to try again: in the standard's header and in those OpenAI's clients read. */
