@@ -4,7 +4,7 @@
 export interface PeerSocket {
   /** Bytes given to `send` and not yet taken by the network. */
   readonly bufferedBytes: number
-  /** @param done called when the message has left, or cannot. */
+  /** @param done called when the message has left, or cannot; never before this returns. */
   send(message: string, done: () => void): void
   /** Closes with a code and a reason, of which 123 bytes are sent. */
   close(code: number, reason: string): void
@@ -12,6 +12,7 @@ export interface PeerSocket {
 
 /** What a socket tells its connection. Nothing is told after `left`. */
 export interface PeerConnection {
+  /** A message of text. */
   received(message: string): void
   /** The peer is gone, however that came. */
   left(): void

@@ -133,7 +133,7 @@ export type ClientFrameInput = z.input<typeof ClientFrame>
 /** With defaults. */
 export type ClientFrame = z.output<typeof ClientFrame>
 export type GenerateFrame = z.output<typeof Generate>
-export type ResumeFrame = z.output<typeof Resume>
+export type ClientFrameOf<Type extends ClientFrame['type']> = Extract<ClientFrame, { type: Type }>
 
 // ---------------------------------------------------------------------------------------------------------------------------------
 // From the server. Not parsed on the way out; tests hold every frame sent against these.
@@ -281,6 +281,8 @@ const Failed = z.strictObject({
   /** ERRORS.md has them. */
   code: z.string(),
   message: z.string(),
+  /** The field it is about. */
+  param: z.string().optional(),
   /** Whether the same request may succeed later. */
   retryable: z.boolean(),
   retryAfterMs: count().optional(),

@@ -75,8 +75,8 @@ export class InferenceServer implements AsyncDisposable {
       responses: new Responses(this.intake),
       metrics,
     }
-    this.#router = new Router(this.#routes())
     this.#sockets = new Sockets(this.#context)
+    this.#router = new Router(this.#routes())
     this.#connections = new Connections(options.limits, new AddressList(options.proxies))
     this.#http = this.#createHttp()
     metrics.read({
@@ -125,6 +125,7 @@ export class InferenceServer implements AsyncDisposable {
       ...metricsRoutes(this.#context.metrics),
       ...openaiRoutes(this.#context),
       ...tokenizerRoutes(this.#context),
+      ...this.#sockets.routes(),
     ]
   }
 
