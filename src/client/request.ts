@@ -24,8 +24,8 @@ export interface TurnHost {
   readonly name: string
   /** Makes sure that the session is on this connection; the turn's `entered` or `refused` follows, at once or later. */
   enter(link: Link, turn: Request): void
-  /** What a turn sends: with what the session holds before it, where that is on no server. */
-  inputOf(how: Entrance): GenerateFrame['input']
+  /** What the turn sends: with the turns before it, where the server's session does not hold them. */
+  input(): GenerateFrame['input']
   /** What the server holds of it is no longer known. */
   abandon(): void
   /** @param result null when it came to none. */
@@ -109,14 +109,14 @@ export class Request implements Correspondent {
     if (turn) {
       this.#phase = 'entering'
       turn.enter(link, this)
-    } else this.#begin('same')
+    } else this.#begin()
   }
 
   /** The session is there. */
   entered(how: Entrance): void {
     if (this.#phase !== 'entering') return
     if (how === 'anew' && this.#token !== null) this.#fail(sessionLost())
-    else this.#begin(how)
+    else this.#begin()
   }
 
   /** The session is not to be had. */
@@ -175,10 +175,10 @@ export class Request implements Correspondent {
     }
   }
 
-  #begin(how: Entrance): void {
+  #begin(): void {
     if (this.#token !== null) this.#resume(this.#token)
     else if (this.#isAborted) this.#fail(this.#abortReason)
-    else this.#ask(how)
+    else this.#ask()
   }
 
   #resume(token: string): void {
@@ -190,9 +190,9 @@ export class Request implements Correspondent {
     if (this.#isAborted) this.#link?.send({ type: 'cancel', id: this.id })
   }
 
-  #ask(how: Entrance): void {
+  #ask(): void {
     try {
-      const frame = this.#frame(how)
+      const frame = this.#frame()
       this.#link?.sendWithinLimit(frame)
       this.#phase = 'asked'
       this.#lastSeq = 0
@@ -202,7 +202,7 @@ export class Request implements Correspondent {
     }
   }
 
-  #frame(how: Entrance): GenerateFrame {
+  #frame(): GenerateFrame {
     const { input, plan, turn } = this.#order
     const { timeoutMs } = plan.options
     const leftMs = timeoutMs === undefined ? undefined : Math.max(1, timeoutMs - (Date.now() - this.#startedAt))
@@ -212,7 +212,7 @@ export class Request implements Correspondent {
       ...plan.frame,
       // The same model and the same seed make the same tokens.
       ...(this.#model !== null && { model: this.#model }),
-      input: turn ? turn.inputOf(how) : input,
+      input: turn ? turn.input() : input,
       ...(turn && { session: turn.name }),
       options: {
         ...plan.options,

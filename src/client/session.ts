@@ -53,6 +53,8 @@ export class Session implements AsyncDisposable, Correspondent {
   #status: 'none' | 'opening' | 'resuming' | 'open' = 'none'
   #token: string | null = null
   #transcript: Transcript | null = null
+  /** The server's session holds nothing yet of the transcript. */
+  #isEmpty = true
   /** The last turn, while it has not been settled. */
   #latest: Request | null = null
   /** The turn that a server may be at; it outlives its settling, until the server has confirmed the end. */
@@ -123,6 +125,7 @@ export class Session implements AsyncDisposable, Correspondent {
   received(frame: ServerFrame): void {
     if (frame.type === 'session.opened') {
       const how = this.#status === 'resuming' ? 'same' : 'anew'
+      this.#isEmpty ||= how === 'anew'
       this.#status = 'open'
       this.#token = frame.token ?? null
       this.#admit(how)
@@ -153,7 +156,7 @@ export class Session implements AsyncDisposable, Correspondent {
         return session.#name
       },
       enter: (link, turn) => this.#enter(link, turn),
-      inputOf: (how) => this.#inputOf(how, input),
+      input: () => this.#inputAfter(input),
       abandon: () => this.#abandon(),
       turnEnded: (turn, result) => this.#turnEnded(turn, input, result),
     }
@@ -198,8 +201,9 @@ export class Session implements AsyncDisposable, Correspondent {
     turn?.entered(how)
   }
 
-  #inputOf(how: Entrance, input: GenerateFrame['input']): GenerateFrame['input'] {
-    if (how === 'same' || this.#transcript === null) return input
+  /** With what was said before, where the server's session does not hold it. */
+  #inputAfter(input: GenerateFrame['input']): GenerateFrame['input'] {
+    if (!this.#isEmpty || this.#transcript === null) return input
     const before = this.#transcript
     if (before.kind === 'chat' && isChat(input)) return [...before.messages, ...input]
     if (before.kind === 'text' && typeof input === 'string') return before.text + input
@@ -212,7 +216,10 @@ export class Session implements AsyncDisposable, Correspondent {
 
   #turnEnded(turn: Request, input: GenerateFrame['input'], result: Result | null): void {
     // A turn that was cut short before its prompt was read has left nothing.
-    if (result && result.usage.prompt > 0) this.#transcript = continued(this.#transcript, input, result)
+    if (result && result.usage.prompt > 0) {
+      this.#transcript = continued(this.#transcript, input, result)
+      this.#isEmpty = false
+    }
     if (this.#latest === turn) this.#latest = null
     if (this.#entering === turn) this.#entering = null
     if (this.#running !== turn) return

@@ -1,44 +1,13 @@
 // The client's connections, frame by frame: places, states, coming back, draining, closing.
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { ClientError, type ConnectOptions, connect, type StateChange } from '../../src/client/browser.js'
-import { FakeNetwork } from '../support/fake-socket.js'
+import { describe, expect, it, vi } from 'vitest'
+import type { ConnectOptions } from '../../src/client/browser.js'
+import { LONG_MS, rejection, useFakeNetwork } from '../support/client.js'
 
-let network: FakeNetwork
-let changes: StateChange[]
-const unhandled = vi.fn()
-
-beforeEach(() => {
-  vi.useFakeTimers()
-  network = new FakeNetwork()
-  changes = []
-  process.on('unhandledRejection', unhandled)
-})
-
-afterEach(async () => {
-  vi.useRealTimers()
-  await new Promise((resolve) => setImmediate(resolve))
-  process.off('unhandledRejection', unhandled)
-  expect(unhandled).not.toHaveBeenCalled()
-})
-
-const open = (options: ConnectOptions = {}) =>
-  connect('ws://test', { WebSocket: network.WebSocket, onState: (change) => changes.push(change), ...options })
+const { network, changes, open } = useFakeNetwork()
 
 const states = async () => {
   await Promise.resolve()
   return changes.map(({ state }) => state)
-}
-
-/** Longer than any delay between two attempts. */
-const LONG_MS = 6000
-
-async function failure(promise: PromiseLike<unknown>): Promise<ClientError> {
-  const error = await promise.then(
-    () => null,
-    (error: unknown) => error,
-  )
-  expect(error).toBeInstanceOf(ClientError)
-  return error as ClientError
 }
 
 describe('connecting', () => {
@@ -75,7 +44,7 @@ describe('connecting', () => {
       network.latest.end(1006)
       await vi.advanceTimersByTimeAsync(LONG_MS)
     }
-    expect(await failure(first)).toMatchObject({ code: 'ERR_DISCONNECTED', retryable: true })
+    expect(await rejection(first)).toMatchObject({ code: 'ERR_DISCONNECTED', retryable: true })
     expect(client.state).toBe('idle')
     expect(changes.at(-1)?.error?.code).toBe('ERR_DISCONNECTED')
     expect(network.sockets).toHaveLength(4)
@@ -104,7 +73,7 @@ describe('connecting', () => {
 
   it('takes a server that does not welcome it for one that is not there', async () => {
     const client = open({ openTimeoutMs: 300, reconnect: false })
-    const ready = failure(client.ready())
+    const ready = rejection(client.ready())
     network.latest.open()
     await vi.advanceTimersByTimeAsync(300)
     expect((await ready).message).toContain('300 ms')
@@ -115,7 +84,7 @@ describe('connecting', () => {
     'knows that %j is not from a gorgon server, and does not insist',
     async (said) => {
       const client = open()
-      const ready = failure(client.ready())
+      const ready = rejection(client.ready())
       network.latest.open()
       network.latest.sayRaw(said)
       expect((await ready).code).toBe('ERR_PROTOCOL')
@@ -127,7 +96,7 @@ describe('connecting', () => {
 
   it('rejects at once with a key the server does not know, and asks again with the next request', async () => {
     const client = open({ key: 'wrong' })
-    const [ready, generation] = [failure(client.ready()), failure(client.generate('x'))]
+    const [ready, generation] = [rejection(client.ready()), rejection(client.generate('x'))]
     network.latest.open()
     network.latest.end(4401, 'No such key')
     for (const error of [await ready, await generation]) {
@@ -147,7 +116,7 @@ describe('connecting', () => {
       }
     }
     const client = open({ WebSocket: Blocked as unknown as typeof network.WebSocket })
-    expect((await failure(client.ready())).message).toContain('insecure socket')
+    expect((await rejection(client.ready())).message).toContain('insecure socket')
   })
 
   it('refuses options it does not know, and values that cannot be', () => {
@@ -216,7 +185,7 @@ describe('places', () => {
     const small = client.generate('x')
     const large = client.generate('é'.repeat(600))
     const socket = network.latest.welcome({ messageBytes: 1000 })
-    expect(await failure(large)).toMatchObject({ code: 'ERR_TOO_LARGE', details: { limit: 1000 } })
+    expect(await rejection(large)).toMatchObject({ code: 'ERR_TOO_LARGE', details: { limit: 1000 } })
     socket.answer('ok')
     expect((await small).text).toBe('ok')
     expect(socket.sent).toEqual([])
@@ -269,7 +238,7 @@ describe('signs of life', () => {
 
   it('does not hammer a server that welcomes everybody and then fails', async () => {
     const client = open()
-    const generation = failure(client.generate('x'))
+    const generation = rejection(client.generate('x'))
     let attempts = 0
     for (; client.state !== 'idle' && attempts < 100; attempts++) {
       network.latest.welcome().end(1011)
@@ -332,7 +301,7 @@ describe('closing', () => {
     const { id } = socket.accept()
     const closed = client.close()
     expect(client.close()).toBe(closed)
-    expect((await failure(client.generate('y'))).code).toBe('ERR_CLOSED')
+    expect((await rejection(client.generate('y'))).code).toBe('ERR_CLOSED')
     socket.next('credit')
     socket.deltas(id, ['a'])
     socket.done(id, 2)
@@ -343,8 +312,8 @@ describe('closing', () => {
     socket.end(1000)
     await closed
     expect(client.state).toBe('closed')
-    expect((await failure(client.ready())).code).toBe('ERR_CLOSED')
-    expect((await failure(client.generate('z'))).code).toBe('ERR_CLOSED')
+    expect((await rejection(client.ready())).code).toBe('ERR_CLOSED')
+    expect((await rejection(client.generate('z'))).code).toBe('ERR_CLOSED')
   })
 
   it('does not wait for readers, who find the rest afterwards', async () => {
@@ -399,7 +368,7 @@ describe('closing', () => {
 
   it('is done at once where nothing was ever connected', async () => {
     const client = open()
-    const ready = failure(client.ready())
+    const ready = rejection(client.ready())
     await client.close()
     expect((await ready).code).toBe('ERR_CLOSED')
     expect(network.latest.closedWith).not.toBeNull()

@@ -129,6 +129,10 @@ export class FakeNetwork {
     }
   }
 
+  reset(): void {
+    this.sockets.length = 0
+  }
+
   /** The socket that was made last. */
   get latest(): FakeSocket {
     return this.sockets.at(-1)!
