@@ -13,7 +13,7 @@ const name = () => z.string(NAME_FORMS).min(1, NAME_FORMS).max(128, NAME_FORMS)
 const SEED_FORMS = `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, or a larger one below 2^64 as a string`
 
 /** Numbers of JSON are exact below 2^53 only: a larger seed travels as its digits. */
-const Seed = z
+export const Seed = z
   .union(
     [
       z.int(SEED_FORMS).min(0, SEED_FORMS),
@@ -25,10 +25,9 @@ const Seed = z
     { error: SEED_FORMS },
   )
   .transform((seed) => BigInt(seed))
-  .optional()
 
 /** A generation's options that can be written as JSON: all but callbacks, signals and what the server decides. */
-export const RequestOptions = strict({ ...requestShape, seed: Seed })
+export const RequestOptions = strict({ ...requestShape, seed: Seed.optional() })
 export type RequestOptionsInput = z.input<typeof RequestOptions>
 
 const INPUT_FORMS = 'text, an array of token ids, or an array of { role, content }'

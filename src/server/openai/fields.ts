@@ -7,25 +7,13 @@ import { GorgonError } from '../../errors.js'
 import type { GenerateOptionsInput } from '../../index.js'
 import { requestShape } from '../../options.js'
 import { flag, integer, list, strict, text, withoutDefaults } from '../../schema.js'
+import { Seed } from '../protocol.js'
 
 /** As OpenAI's clients write it: null is the default. */
 export const maybe = <Schema extends z.ZodType>(schema: Schema) => schema.nullish()
 
 /** A field whose value is looked at elsewhere, or not at all. */
 export const anything = () => z.unknown().optional()
-
-const SEED_FORMS = `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, or a string of digits below 2^64`
-
-/** A seed beyond 2^53, which JSON's numbers do not hold, is written as a string, here as in answers. */
-const Seed = z
-  .union([
-    z.int(SEED_FORMS).min(0, SEED_FORMS),
-    z
-      .string()
-      .regex(/^\d{1,20}$/, SEED_FORMS)
-      .refine((digits) => BigInt(digits) < 2n ** 64n, SEED_FORMS),
-  ])
-  .transform((seed) => BigInt(seed))
 
 /** Stop strings are looked for at every token, so there is a limit to them. */
 const MOST_STOPS = 64
