@@ -12,6 +12,7 @@ export type LogLine = Readonly<Record<string, unknown>> & { readonly msg: string
 export interface ServeProcess {
   readonly child: ChildProcess
   readonly exit: Promise<[code: number | null, signal: NodeJS.Signals | null]>
+  readonly isOver: boolean
   /** Lines so far: objects of the log, and text for what is no JSON. */
   readonly lines: readonly (LogLine | string)[]
   /** The first line with this message, as soon as it is there; rejects when the process ends without. */
@@ -66,7 +67,16 @@ export function startServe(argv: readonly string[] = [], env: NodeJS.ProcessEnv 
       waiting.add(look)
       look()
     })
-  return { child, exit, lines, logged, url: async () => (await logged('listening'))['url'] as string }
+  return {
+    child,
+    exit,
+    lines,
+    logged,
+    url: async () => (await logged('listening'))['url'] as string,
+    get isOver() {
+      return child.exitCode !== null || child.signalCode !== null
+    },
+  }
 }
 
 /** Ends every process that `startServe` started and that still runs. */

@@ -44,9 +44,9 @@ export function runningServers(load: Partial<LoadOptions> = {}): StartServer {
 }
 
 /** Resolves when it holds, which it must before long. */
-export async function until(holds: () => boolean): Promise<void> {
+export async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
   const deadline = performance.now() + 20_000
-  while (!holds()) {
+  while (!(await holds())) {
     if (performance.now() > deadline) throw new Error(`still not after 20 s: ${holds}`)
     await new Promise((resolve) => setTimeout(resolve, 1))
   }
