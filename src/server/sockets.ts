@@ -13,6 +13,7 @@ import { Detached } from './detached.js'
 import { problemOf } from './errors.js'
 import type { Route } from './http.js'
 import type { SocketProtocol } from './metrics.js'
+import { ResponsesConnection } from './openai/responses-socket.js'
 import type { ServerLimits } from './options.js'
 import type { PeerConnection, PeerSocket } from './peer.js'
 import { refuseUpgrade } from './refuse-upgrade.js'
@@ -68,10 +69,21 @@ export class Sockets {
       readers: metrics,
       server: `gorgon/${packageManifest().version}`,
     }
+    const responsesHost = { responses: context.responses, limits, readers: metrics }
     this.#doors = new Map<string, Door>([
       [
         '/v1/stream',
         { protocol: 'stream', choose: chooseNative, open: (socket, about) => new Connection(host, socket, about) },
+      ],
+      [
+        '/v1/responses',
+        {
+          protocol: 'responses',
+          choose: () => false,
+          // Nobody comes in here without a key where one is needed.
+          open: (socket, { id, principal }) =>
+            new ResponsesConnection(responsesHost, socket, { id, principal: principal! }),
+        },
       ],
     ])
     this.#server = new WebSocketServer({
@@ -151,7 +163,10 @@ export class Sockets {
     const path = url.split('?', 1)[0]!
     const door = this.#doors.get(path)
     if (door) return door
-    throw new GorgonError('ERR_ROUTE', `There is no WebSocket at ${path.slice(0, 100)}. There is one at /v1/stream.`)
+    throw new GorgonError(
+      'ERR_ROUTE',
+      `There is no WebSocket at ${path.slice(0, 100)}. There are some at /v1/stream and /v1/responses.`,
+    )
   }
 
   /** Who comes in, and by which door. Without a key in the handshake, where one is needed, `hello` must bring it. */

@@ -75,6 +75,10 @@ export class ResponseStore {
     return kept?.owner === owner ? kept : null
   }
 
+  has(kept: KeptResponse): boolean {
+    return this.#entries.get(kept.response.id)?.kept === kept
+  }
+
   /** @throws {GorgonError} ERR_RESPONSE_NOT_FOUND. */
   get(id: string, owner: string): KeptResponse {
     const kept = this.find(id, owner)

@@ -95,7 +95,7 @@ export type ResponseBody = z.output<typeof ResponseBody>
 export const ResponseCreate = bodySchema(
   {
     ...responseShape,
-    type: z.literal('response.create'),
+    type: z.literal('response.create', '"response.create"'),
     /** The order in which responses are made on this connection. */
     stream_id: anything(),
     /** False: keep the input for a later response, and answer nothing now. */

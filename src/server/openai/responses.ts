@@ -133,6 +133,11 @@ export class Responses {
     return running ? await running.cancel() : this.store.get(id, principal.id).response
   }
 
+  /** What a connection alone knew, and nobody will ask for again. */
+  forget(kept: KeptResponse): void {
+    if (!this.store.has(kept)) this.store.release(kept)
+  }
+
   #runningOf(id: string, principal: Principal): RunningResponse | null {
     const running = this.#running.get(id) ?? null
     return running?.owner === principal.id ? running : null
