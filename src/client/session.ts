@@ -52,6 +52,8 @@ export class Session implements AsyncDisposable, Correspondent {
   #link: Link | null = null
   #status: 'none' | 'opening' | 'resuming' | 'open' = 'none'
   #token: string | null = null
+  /** What a server may still keep, and need not. */
+  #left: { readonly name: string; readonly token: string } | null = null
   #transcript: Transcript | null = null
   /** The server's session holds nothing yet of the transcript. */
   #isEmpty = true
@@ -63,7 +65,7 @@ export class Session implements AsyncDisposable, Correspondent {
   #entering: Request | null = null
   #isClosed = false
   #closing: Promise<void> | null = null
-  #left: (() => void) | null = null
+  #onClosed: (() => void) | null = null
 
   /** Made by `client.session()`. */
   constructor(options: ClientSessionOptions, host: SessionHost) {
@@ -138,7 +140,7 @@ export class Session implements AsyncDisposable, Correspondent {
       this.#entering = null
       this.#forget()
       if (frame.type === 'error') waiting?.refused(new ClientError(frame.code, frame.message, frame))
-      this.#left?.()
+      this.#onClosed?.()
     }
   }
 
@@ -146,7 +148,7 @@ export class Session implements AsyncDisposable, Correspondent {
     this.#link = null
     this.#status = 'none'
     this.#entering = null
-    this.#left?.()
+    this.#onClosed?.()
   }
 
   #turn(input: GenerateFrame['input']): TurnHost {
@@ -183,6 +185,13 @@ export class Session implements AsyncDisposable, Correspondent {
 
   #open(link: Link): void {
     const { model, resumable = true, ...options } = this.#options
+    if (this.#left) {
+      // Closed in passing: it would be kept in vain, with its cache. Nobody here hears the answers.
+      const { name: session, token } = this.#left
+      link.send({ type: 'session.resume', session, token })
+      link.send({ type: 'session.close', session })
+      this.#left = null
+    }
     this.#name = this.#host.newId()
     this.#join(link, 'opening')
     const named = model === undefined ? {} : { model }
@@ -230,7 +239,8 @@ export class Session implements AsyncDisposable, Correspondent {
 
   /** The server's copy is given up. */
   #abandon(): void {
-    this.#link?.send({ type: 'session.close', session: this.#name })
+    if (this.#link) this.#link.send({ type: 'session.close', session: this.#name })
+    else if (this.#token !== null) this.#left = { name: this.#name, token: this.#token }
     this.#forget()
   }
 
@@ -246,7 +256,7 @@ export class Session implements AsyncDisposable, Correspondent {
     this.#latest?.generation.abort(abortError('The session was closed'))
     if (this.#link) {
       const left = new Promise<void>((resolve) => {
-        this.#left = resolve
+        this.#onClosed = resolve
       })
       this.#link.send({ type: 'session.close', session: this.#name })
       await left

@@ -142,6 +142,9 @@ describe('a broken connection', () => {
     const second = session.send(say('again'))
     socket.next('generate')
     const again = await reconnect()
+    // The other is not left to wait for its end.
+    expect(again.next('session.resume')).toMatchObject({ session: name, token: 'secret' })
+    expect(again.next('session.close').session).toBe(name)
     const anew = opened(again)
     expect(anew.session).not.toBe(name)
     expect(again.answer('yes').input).toEqual([say('hi'), { role: 'assistant', content: 'hello' }, say('again')])
