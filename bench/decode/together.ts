@@ -75,7 +75,7 @@ export function sharedOf(streams: readonly (readonly Arrival[])[]): Pick<Togethe
 }
 
 /** Jain's index of the streams' rates: 1 when all are equally fast, 1 / n when one has everything. */
-export function fairnessOf(streams: readonly Stream[]): number {
+export function fairnessOf(streams: readonly Pick<Stream, 'tpotMs'>[]): number {
   const rates = streams.map((stream) => 1 / stream.tpotMs)
   const sum = rates.reduce((total, rate) => total + rate, 0)
   return sum ** 2 / (rates.length * rates.reduce((total, rate) => total + rate ** 2, 0))

@@ -12,6 +12,8 @@ export interface Request {
   readonly prompts: readonly (readonly number[])[]
   readonly tokens: number
   readonly speculation: 'off' | 'auto'
+  /** 0 is greedy; above, each prompt has a seed of its own. */
+  readonly temperature: number
 }
 
 export interface Asker {
@@ -25,12 +27,13 @@ export const TRANSPORT_NAMES = Object.keys(TRANSPORTS) as readonly Transport[]
 
 const promptOf = ({ prompts }: Request, question: number): readonly number[] => prompts[question % prompts.length]!
 
-/** The engine's options for it: greedy, and no end before the last token, so that everybody gets as many. */
-export function optionsOf({ tokens, speculation }: Request) {
+/** The engine's options for it; no end before the last token, so that everybody gets as many. */
+export function optionsOf({ prompts, tokens, speculation, temperature }: Request, question: number) {
   return {
     maxTokens: tokens,
     ignoreEos: true,
-    temperature: 0,
+    temperature,
+    ...(temperature > 0 && { seed: question % prompts.length }),
     speculation: { mode: speculation },
     kv: { policy: 'full' },
   } as const satisfies GenerateOptions
@@ -39,7 +42,7 @@ export function optionsOf({ tokens, speculation }: Request) {
 export function libraryAsker(engine: Pick<Engine, 'generate'>, request: Request): Asker {
   const ask = async (question: number): Promise<Answer> => {
     const sentMs = performance.now()
-    const generation = engine.generate(Int32Array.from(promptOf(request, question)), optionsOf(request))
+    const generation = engine.generate(Int32Array.from(promptOf(request, question)), optionsOf(request, question))
     const arrivals: Arrival[] = []
     for await (const { text, atMs: madeMs } of generation) {
       const atMs = performance.now()
@@ -136,7 +139,7 @@ function askNative(socket: WebSocket, request: Request, question: number, sentMs
         type: 'generate',
         id: String(question),
         input: promptOf(request, question),
-        options: optionsOf(request),
+        options: optionsOf(request, question),
         ids: true,
       }),
     )
@@ -150,12 +153,13 @@ const DONE = '[DONE]'
 export function sseAsker(url: string, request: Request): Asker {
   const agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY })
   const ask = async (question: number): Promise<Answer> => {
-    const { maxTokens, ignoreEos, temperature, ...engineOptions } = optionsOf(request)
+    const { maxTokens, ignoreEos, temperature, seed, ...engineOptions } = optionsOf(request, question)
     const body = JSON.stringify({
       prompt: promptOf(request, question),
       max_tokens: maxTokens,
       ignore_eos: ignoreEos,
       temperature,
+      seed,
       stream: true,
       stream_options: { include_usage: true },
       gorgon: engineOptions,

@@ -7,6 +7,9 @@ type Frame = Readonly<Record<string, unknown>> & { readonly type: string; readon
 /** How a request ended: with a result of that finish, an error of that code, or the connection's close. */
 export type End = string
 
+/** Of a slow reader. */
+const READS_PER_SECOND = 20
+
 export class CountingClient {
   readonly socket: WebSocket
   /** Requests sent, and how each ended so far: exactly one end is right. */
@@ -16,6 +19,7 @@ export class CountingClient {
   #frames = 0
   #pings = 0
   #pong = 0
+  #isDraining = false
   #closeCode: number | null = null
 
   private constructor(socket: WebSocket) {
@@ -49,6 +53,11 @@ export class CountingClient {
     return this.#closeCode
   }
 
+  /** The server has said that it stops, or has closed the connection. */
+  get isDraining(): boolean {
+    return this.#isDraining || this.#closeCode !== null
+  }
+
   /** Requests that have not ended. */
   get running(): number {
     return [...this.ends.values()].filter((ends) => ends.length === 0).length
@@ -77,6 +86,27 @@ export class CountingClient {
     }
   }
 
+  /** Reads no faster than this from now on, until the function returned is called. */
+  readAt(bytesPerSecond: number): () => void {
+    const { socket } = this
+    const share = bytesPerSecond / READS_PER_SECOND
+    let left = share
+    const onMessage = (data: RawData): void => {
+      left -= (data as Buffer).length
+      if (left < 0) socket.pause()
+    }
+    const refill = setInterval(() => {
+      left = Math.min(share, left + share)
+      if (left > 0) socket.resume()
+    }, 1000 / READS_PER_SECOND)
+    socket.on('message', onMessage)
+    return () => {
+      clearInterval(refill)
+      socket.off('message', onMessage)
+      socket.resume()
+    }
+  }
+
   /** Everything sent before has been looked at: a ping was answered. */
   async answered(): Promise<void> {
     const t = ++this.#pings
@@ -97,6 +127,7 @@ export class CountingClient {
   #received(data: RawData): void {
     this.#frames++
     const frame = JSON.parse(String(data)) as Frame
+    if (frame.type === 'draining') this.#isDraining = true
     if (frame.type === 'pong') this.#pong = frame['t'] as number
     if (frame.id !== undefined) this.#count(frame.id, frame)
     this.#wake()

@@ -1,10 +1,9 @@
 // What clients do to a server, by accident or on purpose, and what must be true of it afterwards.
-import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { request as httpRequest } from 'node:http'
-import { fileURLToPath } from 'node:url'
 import { Choices } from '../quality/random.js'
 import { CountingClient, tallyOf } from './counting-client.js'
+import { forkProgram } from './fork-program.js'
 import type { Marks } from './marks.js'
 import { metricOf } from './metrics-text.js'
 
@@ -93,7 +92,7 @@ interface Counts {
 }
 
 async function countsOf(target: Target): Promise<Counts> {
-  const text = await (await fetch(`${target.url}/metrics`, { headers: { connection: 'close' } })).text()
+  const text = await metricsOf(target.url)
   const { engine, files } = await target.marks()
   return {
     ended: metricOf(text, 'gorgon_requests_total') + metricOf(text, 'gorgon_request_failures_total'),
@@ -127,16 +126,11 @@ async function atRest(target: Target, withinMs: number, filesBefore: number | nu
 const connectAll = (url: string, count: number): Promise<CountingClient[]> =>
   Promise.all(Array.from({ length: count }, () => CountingClient.connect(url)))
 
-/** Processes with streams that run are killed as no process can prepare for. @param nodeFlags to run the program with. */
-export function killedClients(
-  { processes, streams }: { readonly processes: number; readonly streams: number },
-  nodeFlags: readonly string[] = process.execArgv,
-) {
+/** Processes with streams that run are killed as no process can prepare for. */
+export function killedClients({ processes, streams }: { readonly processes: number; readonly streams: number }) {
   return async (url: string): Promise<Seen> => {
-    const ending = import.meta.url.endsWith('.ts') ? '.ts' : '.js'
-    const program = fileURLToPath(new URL(`./victim${ending}`, import.meta.url))
     const killed = Array.from({ length: processes }, async () => {
-      const victim = fork(program, [url, String(streams)], { execArgv: [...nodeFlags] })
+      const victim = forkProgram('victim', [url, String(streams)])
       const gone = once(victim, 'exit')
       // Its only message: every stream has brought something.
       await Promise.race([
@@ -160,7 +154,7 @@ export function halfOpenSockets({ sockets }: { readonly sockets: number }) {
       await client.until(() => client.tokensOf('a').length > 0)
       client.socket.pause()
     }
-    await untilGone(url)
+    await untilCounted(url, (text) => metricOf(text, 'gorgon_sockets') === 0)
     for (const client of clients) client.socket.terminate()
     await Promise.all(clients.map((client) => client.closed()))
     return { requests: sockets, ends: tallyOf(clients) }
@@ -176,35 +170,35 @@ export function stalledReaders({ sockets, streams }: { readonly sockets: number;
       await client.until(() => client.frames > streams)
       client.socket.pause()
     }
-    await untilGone(url)
+    // Who reads again soon enough still learns why.
+    await untilCounted(url, (text) => metricOf(text, 'gorgon_socket_slow_closes_total') >= sockets)
     for (const client of clients) client.socket.resume()
     await Promise.all(clients.map((client) => client.closed()))
     return { requests: sockets * streams, ends: tallyOf(clients) }
   }
 }
 
-/** Clients that read now and then, and get everything all the same. */
-export function slowReaders({ sockets, tokens }: { readonly sockets: number; readonly tokens: number }) {
+/** Clients that read slower than is written to them, and get everything all the same. */
+export function slowReaders({ sockets, streams, tokens, bytesPerSecond }: Readonly<Record<SlowReader, number>>) {
   return async (url: string): Promise<Seen> => {
     const clients = await connectAll(url, sockets)
-    const pauses = setInterval(() => {
-      for (const { socket } of clients) {
-        if (socket.isPaused) socket.resume()
-        else if (socket.readyState === socket.OPEN) socket.pause()
-      }
-    }, 50)
-    for (const client of clients) client.generate('a', PROMPT, { ...LONG, maxTokens: tokens, logprobs: 20 })
-    await Promise.all(clients.map((client) => client.until(() => client.running === 0)))
-    clearInterval(pauses)
-    for (const client of clients) {
-      if (client.tokensOf('a').length !== tokens)
-        throw new Error(`${client.tokensOf('a').length} of ${tokens} tokens came`)
-      client.socket.resume()
-    }
-    await Promise.all(clients.map((client) => client.close()))
-    return { requests: sockets, ends: tallyOf(clients) }
+    const names = Array.from({ length: streams }, (_, i) => `s${i}`)
+    await Promise.all(
+      clients.map(async (client) => {
+        const stop = client.readAt(bytesPerSecond)
+        for (const name of names) client.generate(name, PROMPT, { ...LONG, maxTokens: tokens, logprobs: 20 })
+        await client.until(() => client.running === 0)
+        stop()
+        const missing = names.filter((name) => client.tokensOf(name).length !== tokens)
+        if (missing.length > 0) throw new Error(`not all tokens of ${missing.join()} came`)
+        await client.close()
+      }),
+    )
+    return { requests: sockets * streams, ends: tallyOf(clients) }
   }
 }
+
+type SlowReader = 'sockets' | 'streams' | 'tokens' | 'bytesPerSecond'
 
 /** A second request under an id that runs. */
 export function duplicateIds({ sockets }: { readonly sockets: number }) {
@@ -307,12 +301,15 @@ function postTooMuch(url: string, bytes: number, isAnnounced: boolean): Promise<
   })
 }
 
-/** Waits until the server has closed all its sockets, whatever their clients did. */
-async function untilGone(url: string): Promise<void> {
+/** Looks at the server's metrics until this holds of them. */
+async function untilCounted(url: string, holds: (text: string) => boolean): Promise<void> {
   for (let look = 0; look < 6000; look++) {
-    const text = await (await fetch(`${url}/metrics`, { headers: { connection: 'close' } })).text()
-    if (metricOf(text, 'gorgon_sockets') === 0) return
+    if (holds(await metricsOf(url))) return
     await new Promise((wake) => setTimeout(wake, 10))
   }
   throw new Error('the server keeps sockets that nobody reads')
 }
+
+/** A connection for each look, so that none is left open. */
+const metricsOf = async (url: string): Promise<string> =>
+  (await fetch(`${url}/metrics`, { headers: { connection: 'close' } })).text()

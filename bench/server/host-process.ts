@@ -1,19 +1,18 @@
 // Starts a host, and asks it things: its parent's side.
-import { type ChildProcess, fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import type { EngineInfo, LoadOptions } from '../../src/index.js'
 import type { ServerOptionsInput } from '../../src/server/index.js'
 import type { Request } from './askers.js'
+import { forkProgram } from './fork-program.js'
 import type { LoadPlan, LoadRun } from './load.js'
 import type { Marks } from './marks.js'
 
-export interface StartOptions {
-  readonly load: LoadOptions
-  readonly server: Omit<ServerOptionsInput, 'engine' | 'host' | 'port'>
-}
+export type ServerLimits = NonNullable<ServerOptionsInput['limits']>
 
 export interface HostVerbs {
+  /** Serves with these limits, in place of any server before. @returns its address, `http://127.0.0.1:PORT`. */
+  serve(limits: ServerLimits): Promise<string>
   info(): Promise<EngineInfo>
   /** Token ids of `count` prompts, with these lengths in turn. */
   prompts(of: { readonly count: number; readonly lengths: readonly number[] }): Promise<number[][]>
@@ -26,20 +25,16 @@ export interface HostVerbs {
 
 export interface Call {
   readonly id: number
-  readonly verb: keyof HostVerbs | 'start'
+  readonly verb: keyof HostVerbs | 'load'
   readonly argument: unknown
 }
 
 export type Reply = { readonly id: number } & ({ readonly value: unknown } | { readonly error: string })
 
-/** This file's own ending: compiled or not, the program beside it is of the same kind. */
-const PROGRAM = fileURLToPath(new URL(`./host${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url))
-
 export class HostProcess implements AsyncDisposable {
   readonly #child: ChildProcess
   readonly #waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>()
   #calls = 0
-  #url = ''
 
   private constructor(child: ChildProcess) {
     this.#child = child
@@ -51,25 +46,15 @@ export class HostProcess implements AsyncDisposable {
   }
 
   /** @param flags of node, beside those a host always has. */
-  static async start(options: StartOptions, flags: readonly string[] = []): Promise<HostProcess> {
-    const execArgv = ['--expose-gc', ...flags]
-    const host = new HostProcess(fork(PROGRAM, { execArgv, serialization: 'advanced' }))
+  static async start(load: LoadOptions, flags: readonly string[] = []): Promise<HostProcess> {
+    const host = new HostProcess(forkProgram('host', [], ['--expose-gc', ...flags]))
     try {
-      host.#url = (await host.#ask('start', options)) as string
+      await host.#ask('load', load)
       return host
     } catch (error) {
       host.#child.disconnect()
       throw error
     }
-  }
-
-  /** Where it serves: `http://127.0.0.1:PORT`. */
-  get url(): string {
-    return this.#url
-  }
-
-  get pid(): number {
-    return this.#child.pid!
   }
 
   ask<Verb extends keyof HostVerbs>(

@@ -1,29 +1,26 @@
 // A process with an engine and a server around it, that measures itself when its parent asks. Started by host-process.ts.
 import { promptsFor } from '../../src/bench/prompts.js'
-import { type Engine, loadEngine } from '../../src/index.js'
+import { type Engine, type LoadOptions, loadEngine } from '../../src/index.js'
 import { createServer, type InferenceServer } from '../../src/server/index.js'
 import { libraryAsker } from './askers.js'
-import type { Call, HostVerbs, Reply, StartOptions } from './host-process.js'
+import type { Call, HostVerbs, Reply } from './host-process.js'
 import { runLoad } from './load.js'
 import { marksOf } from './marks.js'
 
 class Host {
   readonly #engine: Engine
-  readonly #server: InferenceServer
+  #server: InferenceServer | null = null
 
-  private constructor(engine: Engine, server: InferenceServer) {
+  constructor(engine: Engine) {
     this.#engine = engine
-    this.#server = server
-  }
-
-  static async start({ load, server }: StartOptions): Promise<{ host: Host; url: string }> {
-    const engine = await loadEngine(load)
-    const running = createServer({ ...server, host: '127.0.0.1', port: 0, engine })
-    const { url } = await running.listen()
-    return { host: new Host(engine, running), url }
   }
 
   readonly verbs: HostVerbs = {
+    serve: async (limits) => {
+      await this.#server?.close({ drainMs: 0 })
+      this.#server = createServer({ engine: this.#engine, host: '127.0.0.1', port: 0, limits })
+      return (await this.#server.listen()).url
+    },
     info: async () => this.#engine.info,
     prompts: async ({ count, lengths }) => {
       const prompts = await promptsFor(this.#engine, { count })
@@ -33,7 +30,7 @@ class Host {
     library: async ({ plan, request }) => runLoad(plan, libraryAsker(this.#engine, request).ask),
     marks: async (of) => marksOf(this.#engine, of),
     close: async () => {
-      await this.#server.close({ drainMs: 0 })
+      await this.#server?.close({ drainMs: 0 })
       await this.#engine.close()
     },
   }
@@ -47,10 +44,9 @@ let host: Host | null = null
 
 async function serve({ id, verb, argument }: Call): Promise<void> {
   try {
-    if (verb === 'start') {
-      const started = await Host.start(argument as StartOptions)
-      host = started.host
-      answer({ id, value: started.url })
+    if (verb === 'load') {
+      host = new Host(await loadEngine(argument as LoadOptions))
+      answer({ id, value: null })
     } else {
       const call = host!.verbs[verb] as (argument: unknown) => Promise<unknown>
       answer({ id, value: await call(argument) })

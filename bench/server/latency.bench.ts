@@ -72,18 +72,16 @@ async function main(given: Given): Promise<void> {
   const { clients, tokens, rounds, speculation, promptLengths } = settings
   const most = Math.max(...clients)
   await using host = await HostProcess.start({
-    load: {
-      model: given.model,
-      threads: given.threads,
-      limits: { maxSequences: most },
-      ...(given.heads !== undefined && { heads: given.heads }),
-    },
-    // What is measured is the server, not what it refuses.
-    server: { limits: { connectionsPerAddress: 1024, perKey: { concurrent: 1024 } } },
+    model: given.model,
+    threads: given.threads,
+    limits: { maxSequences: most },
+    ...(given.heads !== undefined && { heads: given.heads }),
   })
+  // What is measured is the server, not what it refuses.
+  const url = await host.ask('serve', { connectionsPerAddress: 1024, perKey: { concurrent: 1024 } })
   const prompts = await host.ask('prompts', { count: most, lengths: promptLengths })
-  const request: Request = { prompts, tokens, speculation }
-  const askers = { websocket: websocketAsker(host.url, request), sse: sseAsker(host.url, request) }
+  const request: Request = { prompts, tokens, speculation, temperature: 0 }
+  const askers = { websocket: websocketAsker(url, request), sse: sseAsker(url, request) }
 
   /** Puts the load on one of the three, and says how long the host's JavaScript was at work meanwhile. */
   const run = async (transport: Transport, plan: LoadPlan): Promise<LoadRun & { readonly busyMs: number }> => {
@@ -116,9 +114,9 @@ async function main(given: Given): Promise<void> {
     if (round >= 0) measurements.push(measurementOf(done, { transport, load, round, busyMs, limits }))
   }
 
-  const closedArms = TRANSPORT_NAMES.flatMap((transport) =>
-    clients.map(
-      (count) =>
+  const closedArms = clients.flatMap((count) =>
+    TRANSPORT_NAMES.map(
+      (transport) =>
         [
           `${TRANSPORTS[transport]}, ${count} clients`,
           (round: number) =>
@@ -139,9 +137,9 @@ async function main(given: Given): Promise<void> {
       .filter(({ transport, load }) => transport === 'library' && load.loop === 'closed' && load.clients === most)
       .map(({ requests, wallMs }) => (1000 * requests) / wallMs),
   )
-  const openArms = TRANSPORT_NAMES.flatMap((transport) =>
-    settings.loads.map(
-      (percent) =>
+  const openArms = settings.loads.flatMap((percent) =>
+    TRANSPORT_NAMES.map(
+      (transport) =>
         [
           `${TRANSPORTS[transport]}, ${percent}% of capacity`,
           (round: number) => {

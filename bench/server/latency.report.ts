@@ -3,22 +3,12 @@ import { basename } from 'node:path'
 import { z } from 'zod'
 import { measurementsOf, plotName, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { medianOf, quantileOf, type Summary, summaryOf } from '../support/statistics.js'
+import { medianOf, type Summary, summaryOf } from '../support/statistics.js'
 import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, short, spread } from '../support/table.js'
 import { TRANSPORT_NAMES, TRANSPORTS, type Transport } from './askers.js'
-import type { LoadRun, Timed } from './load.js'
-
-/** What is kept of many times, in milliseconds; NaN is written as null. */
-const Digest = z.object({
-  n: z.int(),
-  mean: z.number().nullable(),
-  p50: z.number().nullable(),
-  p95: z.number().nullable(),
-  p99: z.number().nullable(),
-  max: z.number().nullable(),
-})
-export type Digest = Readonly<z.infer<typeof Digest>>
+import type { LoadRun } from './load.js'
+import { Digest, digestOf, gapsOf, tpotOf, ttftOf } from './times.js'
 
 /** One run of one way to ask, under one load. */
 export const LatencyMeasurement = z.object({
@@ -69,29 +59,6 @@ export interface Limits {
   readonly tpotMs: number
 }
 
-export function digestOf(values: readonly number[]): Digest {
-  const orNull = (value: number): number | null => (Number.isFinite(value) ? value : null)
-  return {
-    n: values.length,
-    mean: orNull(values.reduce((sum, value) => sum + value, 0) / values.length),
-    p50: orNull(medianOf(values)),
-    p95: orNull(quantileOf(values, 0.95)),
-    p99: orNull(quantileOf(values, 0.99)),
-    max: orNull(Math.max(...values)),
-  }
-}
-
-/** From when it was due to the first chunk with text, or the first where none has any. */
-export function ttftOf({ dueMs, arrivals, endMs }: Timed): number {
-  return ((arrivals.find(({ hasText }) => hasText) ?? arrivals[0])?.atMs ?? endMs) - dueMs
-}
-
-/** Per token after the first. NaN where there is none. */
-export function tpotOf(answer: Timed): number {
-  const e2eMs = answer.endMs - answer.dueMs
-  return answer.tokens > 1 ? (e2eMs - ttftOf(answer)) / (answer.tokens - 1) : Number.NaN
-}
-
 export function measurementOf(
   { answers, wallMs }: LoadRun,
   { limits, ...of }: Pick<LatencyMeasurement, 'transport' | 'round' | 'load' | 'busyMs'> & { readonly limits: Limits },
@@ -106,9 +73,7 @@ export function measurementOf(
     firstByteMs: digestOf(known(answers.map(({ firstByteMs, dueMs }) => firstByteMs && firstByteMs - dueMs))),
     ttftMs: digestOf(answers.map(ttftOf)),
     tpotMs: digestOf(answers.map(tpotOf).filter(Number.isFinite)),
-    gapMs: digestOf(
-      answers.flatMap(({ arrivals }) => arrivals.slice(1).map(({ atMs }, i) => atMs - arrivals[i]!.atMs)),
-    ),
+    gapMs: digestOf(answers.flatMap(gapsOf)),
     e2eMs: digestOf(answers.map(({ endMs, dueMs }) => endMs - dueMs)),
     lagMs: digestOf(known(answers.flatMap(({ arrivals }) => arrivals.map(({ lagMs }) => lagMs)))),
     chunks: answers.reduce((sum, { arrivals }) => sum + arrivals.length, 0),
@@ -234,6 +199,12 @@ export function latencyTable(summaries: readonly LatencySummary[]): string[][] {
   ]
 }
 
+/** Of a few loads, what a reader asks first. */
+export function briefTable(summaries: readonly LatencySummary[]): string[][] {
+  const [head = [], ...rows] = [0, 1, 2, 3, 6, 7, 8].map((column) => latencyTable(summaries).map((row) => row[column]!))
+  return head.map((cell, row) => [cell, ...rows.map((column) => column[row]!)])
+}
+
 /** What the columns mean. */
 export const LEGEND =
   'Times are p50 / p95 / p99, each the median of the rounds. First byte, TTFT: from when a request was made or, at a rate, was due. Step, added: the median gap between chunks less the library’s in the same round: what streaming takes from the engine. Arrival, added: from a chunk’s making to its reader, less the same in the library (SSE does not say when a chunk was made). Goodput: requests that kept the limits. JavaScript: time in which the engine’s main thread was not waiting, over chunks.'
@@ -261,8 +232,10 @@ export function report(results: readonly BenchResult[]): Rendered {
       `${conditionsOf(optionsOf(result))}\n\n${markdownTable(latencyTable(summaries))}\n${LEGEND}\n\n${image}`,
     )
   })
+  const [newest] = found
+  const brief = `${conditionsOf(optionsOf(newest!.result))}\n\n${markdownTable(briefTable(newest!.summaries))}\n${LEGEND}`
   return {
-    tables: { 'server-latency': tables.join('\n') },
+    tables: { server: section(newest!.result, brief), 'server-latency': tables.join('\n') },
     plots: Object.fromEntries(found.map(({ summaries, plot }) => [plot, plotOf(summaries)])),
   }
 }

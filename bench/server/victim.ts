@@ -26,3 +26,5 @@ function overHttp(): Promise<void> {
 
 await Promise.all(Array.from({ length: Number(streams) }, (_, i) => (i % 2 === 0 ? overSocket(`v${i}`) : overHttp())))
 process.send!('every stream runs')
+// It waits to be killed; without its parent nobody would.
+process.on('disconnect', () => process.exit(1))

@@ -1,18 +1,17 @@
 // A host: a process with an engine and a server, asked over its channel.
 import { expect, test } from 'vitest'
 import { HostProcess } from '../../../bench/server/host-process.js'
-import { TYPESCRIPT } from '../../support/program.js'
 
-const OPTIONS = { load: { model: 'demo', threads: 1, limits: { maxSequences: 4 } }, server: {} }
+const OPTIONS = { model: 'demo', threads: 1, limits: { maxSequences: 4 } }
 
 test('a host serves, runs a load on the library itself, says what it holds, and is gone when it is left', async () => {
-  await using host = await HostProcess.start(OPTIONS, TYPESCRIPT)
+  await using host = await HostProcess.start(OPTIONS)
   expect((await host.ask('info')).hasTokenizer).toBe(true)
 
   const prompts = await host.ask('prompts', { count: 3, lengths: [8, 12] })
   expect(prompts.map((prompt) => prompt.length)).toEqual([8, 12, 8])
 
-  const request = { prompts, tokens: 5, speculation: 'off' } as const
+  const request = { prompts, tokens: 5, speculation: 'off', temperature: 0 } as const
   const { answers } = await host.ask('library', { plan: { loop: 'closed', clients: 3, requestsEach: 2 }, request })
   expect(answers.map(({ question }) => question).sort()).toEqual([0, 1, 2, 3, 4, 5])
   for (const { question, tokens, ids, arrivals } of answers) {
@@ -27,14 +26,15 @@ test('a host serves, runs a load on the library itself, says what it holds, and 
   expect(marks.engine).toMatchObject({ running: 0, queued: 0, totals: { finished: 6, failed: 0 } })
   expect(marks.busyMs).toBeGreaterThan(0)
 
-  const { status } = await fetch(`${host.url}/nothing`)
-  expect(status).toBe(404)
+  const first = await host.ask('serve', {})
+  expect((await fetch(`${first}/health/live`)).status).toBe(200)
+  const second = await host.ask('serve', { messageBytes: 2048 })
+  await expect(fetch(first)).rejects.toThrow()
+  expect((await fetch(`${second}/health/live`)).status).toBe(200)
   await host[Symbol.asyncDispose]()
-  await expect(fetch(host.url)).rejects.toThrow()
+  await expect(fetch(second)).rejects.toThrow()
 })
 
 test('what goes wrong in a host is told to whoever asked', async () => {
-  await expect(HostProcess.start({ ...OPTIONS, load: { model: 'no-such-folder' } }, TYPESCRIPT)).rejects.toThrow(
-    'no-such-folder',
-  )
+  await expect(HostProcess.start({ ...OPTIONS, model: 'no-such-folder' })).rejects.toThrow('no-such-folder')
 })

@@ -1,17 +1,15 @@
 // What the latency benchmark's runs come to.
 import { describe, expect, test } from 'vitest'
 import {
-  digestOf,
   type LatencyMeasurement,
   latencyTable,
   measurementOf,
   report,
   summariseLatency,
-  tpotOf,
-  ttftOf,
   variantOf,
 } from '../../../bench/server/latency.report.js'
 import type { Timed } from '../../../bench/server/load.js'
+import { digestOf, tpotOf, ttftOf } from '../../../bench/server/times.js'
 import { sampleResult } from '../sample.js'
 
 /** An answer due at 1000 ms, with chunks at these times after that. */
@@ -156,6 +154,10 @@ test('the report has a table, its conditions, a legend and a plot', () => {
   const { tables, plots } = report([result])
   expect(tables['server-latency']).toContain('first text within 50 ms and at most 10 ms per token')
   expect(tables['server-latency']).toMatch(/\| 16 clients \| WebSocket \| .* \| \+1\.00 \| \+0\.00 \|/)
+  expect(tables['server']).toMatch(
+    /\| load \| asked over \| first byte ms \| TTFT ms \| step, added ms \| arrival, added ms \| tokens\/s \|/,
+  )
+  expect(tables['server']).toContain('| 16 clients | SSE | 2.00 / 2.00 / 2.00 | 20.0 / 20.0 / 20.0 | +2.00 | +0.00 |')
   expect(tables['server-latency']).toContain('(bench/plots/server-latency-fast-avx512-2t.svg)')
   expect(plots['server-latency-fast-avx512-2t']).toContain('>SSE: step</text>')
   expect(variantOf(result)).not.toBe(variantOf({ ...result, options: { ...options, speculation: 'auto' } }))
