@@ -2,9 +2,18 @@
 import { GorgonError } from './errors.js'
 import type { CommitRequest, Drafts, Native, Posterior, PrefillStep, SessionHandle, VerifyRequest } from './native.js'
 
+/** A prompt to go on with. */
+export interface PrefillWork {
+  readonly session: SessionHandle
+  /** Of the prompt. */
+  readonly tokens: number
+  /** What is left of it: as many tokens as would be as much work. */
+  readonly left: number
+}
+
 /** What each phase is asked with, and answers. */
 interface Phases {
-  prefill: { request: { readonly session: SessionHandle }; answer: PrefillStep }
+  prefill: { request: PrefillWork; answer: PrefillStep }
   verify: { request: VerifyRequest; answer: Posterior }
   commit: { request: CommitRequest; answer: Drafts }
 }
@@ -25,11 +34,23 @@ interface Waiting<P extends Phase> {
 const GATHER_MICROTASKS = 64
 
 /**
- * One native call at a time: verify and commit for every sequence that waits for them, prefill for the one that has waited longest.
+ * Short prompts share a prefill call while they have this many tokens together: a chunk's worth on the CPU. They share no work, but each
+ * call is followed by a decode step of everybody else, and a burst of short prompts would otherwise wait for as many steps as it has prompts.
+ */
+const TOGETHER_TOKENS = 512
+
+/** One prefill call in so many goes to the prompt that came first, so that shorter ones cannot hold it up for ever. */
+const OLDEST_EVERY = 4
+
+/**
+ * One native call at a time: verify and commit for every sequence that waits for them, prefill for the prompt with the least left to do.
  *
  * Commits go first: they are cheap, and whoever commits will want to verify, so that running sequences fall into step however they
- * started. Prefill takes turns with verify, a chunk of one layer against one decode step: prompts share no work, and the streams that
- * are running wait for one chunk at a time, however long the prompts and however many.
+ * started. Prefill takes turns with verify, a chunk of one layer against one decode step: the streams that are running wait for one chunk
+ * at a time, however long the prompts and however many.
+ *
+ * Prompts that took turns would all be done when the last one is. Shortest first, the sum of what they wait for is the least possible, a
+ * short prompt does not wait for long ones, and of equally long ones a few at a time take memory.
  */
 export class Scheduler {
   readonly #calls: {
@@ -42,8 +63,10 @@ export class Scheduler {
   #lastWasPrefill = false
   /** Sequences of the last verify. */
   #lastVerified: ReadonlySet<SessionHandle> = new Set()
-  /** Sequences that have begun a prompt and not come to its end. */
-  readonly #prefilling = new Set<SessionHandle>()
+  /** Sequences that have begun a prompt and not come to its end, and which prompt it was, by count. */
+  readonly #prefilling = new Map<SessionHandle, number>()
+  #prompts = 0
+  #prefillCalls = 0
   /** Sequences that have verified and not left. */
   readonly #decoding = new Set<SessionHandle>()
   #callMs = 0
@@ -57,11 +80,18 @@ export class Scheduler {
   }
 
   /** One chunk of one layer. */
-  async prefill(session: SessionHandle): Promise<PrefillStep> {
-    this.#prefilling.add(session)
-    const step = await this.#ask('prefill', { session })
-    if (step.result) this.#prefilling.delete(session)
+  async prefill(work: PrefillWork): Promise<PrefillStep> {
+    if (!this.#prefilling.has(work.session)) this.#prefilling.set(work.session, ++this.#prompts)
+    const step = await this.#ask('prefill', work)
+    if (step.result) this.#prefilling.delete(work.session)
     return step
+  }
+
+  /** A prefill that waits rejects now, since its turn may be far off; one that runs is answered. */
+  withdraw(session: SessionHandle, reason: unknown): void {
+    const { prefill } = this.#waiting
+    const index = prefill.findIndex(({ request }) => request.session === session)
+    if (index >= 0) prefill.splice(index, 1)[0]!.reject(reason)
   }
 
   verify(request: VerifyRequest): Promise<Posterior> {
@@ -109,9 +139,11 @@ export class Scheduler {
   /** Works until nobody waits. Never rejects: failures belong to those who asked. */
   async #run(): Promise<void> {
     this.#running = true
-    for (let phase = this.#next(); phase; phase = this.#next()) {
+    while (this.#next()) {
       await this.#gather()
-      await this.#call(this.#next() ?? phase)
+      // A prompt may have been withdrawn meanwhile.
+      const phase = this.#next()
+      if (phase) await this.#call(phase)
     }
     this.#running = false
   }
@@ -132,7 +164,8 @@ export class Scheduler {
   }
 
   async #call<P extends Phase>(phase: P): Promise<void> {
-    const batch = this.#waiting[phase].splice(0, phase === 'prefill' ? 1 : Number.POSITIVE_INFINITY)
+    const waiting = this.#waiting[phase]
+    const batch = waiting.splice(0, phase === 'prefill' ? this.#arrangePrompts() : waiting.length)
     if (phase !== 'commit') this.#lastWasPrefill = phase === 'prefill'
     this.#expected.clear()
     for (const { request } of batch) this.#expected.add(request.session)
@@ -150,6 +183,24 @@ export class Scheduler {
         await this.#answer(phase, [member]).catch((own: unknown) => member.reject(isOutOfOrder(own) ? error : own))
       }
     }
+  }
+
+  /** Brings the prompts whose turn it is to the front, and says how many they are. */
+  #arrangePrompts(): number {
+    const { prefill } = this.#waiting
+    const age = ({ request }: Waiting<'prefill'>) => this.#prefilling.get(request.session)!
+    prefill.sort((a, b) => a.request.left - b.request.left || age(a) - age(b))
+    if (++this.#prefillCalls % OLDEST_EVERY === 0) {
+      const oldest = prefill.reduce((first, next) => (age(next) < age(first) ? next : first))
+      prefill.splice(prefill.indexOf(oldest), 1)
+      prefill.unshift(oldest)
+    }
+    let count = 1
+    for (let tokens = prefill[0]!.request.tokens; count < prefill.length; count++) {
+      tokens += prefill[count]!.request.tokens
+      if (tokens > TOGETHER_TOKENS) break
+    }
+    return count
   }
 
   async #answer<P extends Phase>(phase: P, batch: readonly Waiting<P>[]): Promise<void> {

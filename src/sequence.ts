@@ -67,7 +67,7 @@ export class Sequence {
   }
 
   /**
-   * Runs a turn's tokens, chunk by chunk; an abort is seen between chunks.
+   * Runs a turn's tokens, chunk by chunk; an abort is seen between chunks, and at once where the next one's turn has not come.
    *
    * @param tokens the tail, then the turn's own.
    * @throws the signal's reason when it fires, as the other phases do.
@@ -85,17 +85,25 @@ export class Sequence {
     signal.throwIfAborted()
     const { tokens, sampling, compression, drafts, onPrefill } = request
     const { rows: cached } = this.#info
+    const withdraw = () => this.#scheduler.withdraw(this.#handle, signal.reason)
     return this.#phase(async () => {
       this.#native.beginPrefill({ session: this.#handle, tokens, sampling, compression, ...only(drafts) })
-      for (;;) {
-        const { done, total, result } = await this.#scheduler.prefill(this.#handle)
-        this.#info = this.#native.sessionInfo(this.#handle)
-        onPrefill?.({ done, total, tokens: tokens.length, cached })
-        if (result) {
-          this.#keep([], null)
-          return result
+      signal.addEventListener('abort', withdraw, { once: true })
+      try {
+        for (let left = tokens.length; ; ) {
+          const work = { session: this.#handle, tokens: tokens.length, left }
+          const { done, total, result } = await this.#scheduler.prefill(work)
+          this.#info = this.#native.sessionInfo(this.#handle)
+          left = tokens.length * (1 - done / total)
+          onPrefill?.({ done, total, tokens: tokens.length, cached })
+          if (result) {
+            this.#keep([], null)
+            return result
+          }
+          signal.throwIfAborted()
         }
-        signal.throwIfAborted()
+      } finally {
+        signal.removeEventListener('abort', withdraw)
       }
     })
   }

@@ -35,14 +35,20 @@ describe('concurrent generations', () => {
   })
 
   it('are verified in one call per step once their prompts are in', async () => {
-    const { engine, native } = open()
+    const { engine, native } = open({ toy: { chunk: 512 } })
     const options = { maxTokens: 30, ignoreEos: true, speculation: { mode: 'off' } } as const
-    await Promise.all(Array.from({ length: 8 }, (_, i) => engine.generate([i], options)))
-    const verified = native.calls.filter((call) => call.phase === 'verify')
-    // Prompts go in one after the other, and whoever is done decodes meanwhile.
-    const sizes = verified.map((call) => call.sessions.length)
-    expect(sizes.slice(0, 8)).toEqual([1, 2, 3, 4, 5, 6, 7, 8])
-    expect(sizes.slice(8, 29)).toEqual(new Array(21).fill(8))
+    const verified = async (promptTokens: number) => {
+      const begin = native.calls.length
+      const prompts = Array.from({ length: 8 }, (_, i) => new Array(promptTokens).fill(i))
+      await Promise.all(prompts.map((prompt) => engine.generate(prompt, options)))
+      const calls = native.calls.slice(begin).filter((call) => call.phase === 'verify')
+      return calls.map((call) => call.sessions.length)
+    }
+    expect(await verified(1)).toEqual(new Array(29).fill(8))
+    // Long prompts go in one after the other, and whoever is done decodes meanwhile.
+    const sizes = await verified(300)
+    expect(sizes.indexOf(8)).toBeGreaterThan(8)
+    expect(sizes.slice(0, sizes.indexOf(8))).toEqual(sizes.slice(0, sizes.indexOf(8)).sort())
   })
 
   it('fail apart', async () => {

@@ -12,8 +12,10 @@ async function decode(native: FakeNative, scheduler: Scheduler, length: number, 
   native.beginPrefill({ session, tokens, sampling: GREEDY, compression: null, medusaHeads: 0, topK: 0 })
   const made: number[] = []
   try {
-    let step = await scheduler.prefill(session)
-    while (!step.result) step = await scheduler.prefill(session)
+    let step = await scheduler.prefill({ session, tokens: length, left: length })
+    while (!step.result) {
+      step = await scheduler.prefill({ session, tokens: length, left: length * (1 - step.done / step.total) })
+    }
     let { root } = step.result.drafts
     for (let i = 0; i < steps; i++) {
       made.push(root)
@@ -31,15 +33,26 @@ async function decode(native: FakeNative, scheduler: Scheduler, length: number, 
 const members = (native: FakeNative, phase: string) =>
   native.calls.filter((call) => call.phase === phase).map((call) => call.sessions.length)
 
+/** Sessions of each prefill call. */
+const prompts = (native: FakeNative) =>
+  native.calls.filter((call) => call.phase === 'prefill').map((call) => call.sessions.join(' '))
+
 describe('batches', () => {
-  it('prefills one at a time, and verifies and commits together what waits together', async () => {
+  it('verifies and commits together what waits together', async () => {
     const native = new FakeNative()
     const scheduler = new Scheduler(native)
     await Promise.all(Array.from({ length: 8 }, () => decode(native, scheduler, 10, 5)))
-    expect(new Set(members(native, 'prefill'))).toEqual(new Set([1]))
     expect(Math.max(...members(native, 'verify'))).toBeGreaterThan(1)
     expect(members(native, 'commit')).toEqual(members(native, 'verify'))
     expect(native.breaches).toEqual([])
+  })
+
+  it('prefills long prompts alone, and short ones together up to the tokens of a chunk', async () => {
+    const native = new FakeNative({ chunk: 512 })
+    const scheduler = new Scheduler(native)
+    await Promise.all([100, 100, 600, 100, 100, 100, 100].map((length) => decode(native, scheduler, length, 1)))
+    // Of two layers each; one of the short ones is too much for the first call.
+    expect(prompts(native)).toEqual(['1 2 4 5 6', '1 2 4 5 6', '7', '3', '7', '3', '3', '3'])
   })
 
   it('brings sequences into step that began at different times', async () => {
@@ -80,7 +93,7 @@ describe('batches', () => {
       medusaHeads: 0,
       topK: 0,
     })
-    const both = [scheduler.prefill(quiet), decode(native, scheduler, 5, 10)] as const
+    const both = [scheduler.prefill({ session: quiet, tokens: 1, left: 1 }), decode(native, scheduler, 5, 10)] as const
     await both[0]
     expect(await both[1]).toHaveLength(10)
   })
@@ -96,6 +109,70 @@ describe('turns', () => {
     await Promise.all([short, decode(native, scheduler, 40, 1)])
     const between = native.calls.slice(before, before + 45).map((call) => call.phase[0])
     expect(between.join('')).toMatch(/(pvc){10}/)
+  })
+
+  it('come to running streams between any two chunks, however many long prompts there are', async () => {
+    const native = new FakeNative({ chunk: 64 })
+    const scheduler = new Scheduler(native)
+    const stream = decode(native, scheduler, 4, 600)
+    while (!native.calls.some((call) => call.phase === 'verify')) await new Promise((resolve) => setImmediate(resolve))
+    const begin = native.calls.length
+    await Promise.all([stream, ...Array.from({ length: 8 }, () => decode(native, scheduler, 1000, 1))])
+    const phases = native.calls.slice(begin).map((call) => call.phase[0])
+    expect(phases.filter((phase) => phase === 'p')).toHaveLength(8 * 2 * Math.ceil(1000 / 64))
+    expect(phases.join('')).not.toContain('pp')
+  })
+
+  it('come to the prompt with the least left first', async () => {
+    const native = new FakeNative({ chunk: 600, layers: 3 })
+    const scheduler = new Scheduler(native)
+    const done: number[] = []
+    const lengths = [1800, 1200, 1800, 600]
+    await Promise.all(lengths.map((length) => decode(native, scheduler, length, 1).then(() => done.push(length))))
+    expect(done).toEqual([600, 1200, 1800, 1800])
+    // Those of 1800 one after the other, rather than both at the end.
+    expect(prompts(native).lastIndexOf('1')).toBeLessThan(prompts(native).indexOf('3'))
+  })
+
+  it('come to the oldest prompt too, while shorter ones keep coming', async () => {
+    const native = new FakeNative({ chunk: 600 })
+    const scheduler = new Scheduler(native)
+    let isDone = false
+    const long = decode(native, scheduler, 3000, 1).then(() => {
+      isDone = true
+    })
+    const endless = Array.from({ length: 3 }, async () => {
+      for (let i = 0; i < 100 && !isDone; i++) await decode(native, scheduler, 600, 1)
+    })
+    await Promise.all([long, ...endless])
+    // Ten chunks of its own, one in four calls.
+    expect(prompts(native).indexOf('1')).toBe(3)
+    expect(prompts(native).lastIndexOf('1')).toBeLessThan(4 * 10)
+  })
+
+  it('are given up by a prompt that is withdrawn, unless it is being read', async () => {
+    const native = new FakeNative({ chunk: 600 })
+    const scheduler = new Scheduler(native)
+    const begin = (length: number) => {
+      const session: SessionHandle = native.openSession({} as never)
+      const tokens = new Int32Array(length)
+      native.beginPrefill({ session, tokens, sampling: GREEDY, compression: null, medusaHeads: 0, topK: 0 })
+      return { session, step: scheduler.prefill({ session, tokens: length, left: length }) }
+    }
+    const read = begin(600)
+    const waiting = begin(1200)
+    while (native.calls.length === 0) await new Promise((resolve) => setImmediate(resolve))
+    scheduler.withdraw(read.session, 'too late')
+    scheduler.withdraw(waiting.session, 'enough')
+    await expect(waiting.step).rejects.toBe('enough')
+    expect((await read.step).done).toBe(600)
+    scheduler.leave(read.session)
+    // Withdrawn before anything was asked of the native side: there is nobody to call for.
+    const hasty = begin(600)
+    scheduler.withdraw(hasty.session, 'at once')
+    await expect(hasty.step).rejects.toBe('at once')
+    expect(await decode(native, scheduler, 5, 3)).toHaveLength(3)
+    expect(prompts(native)).toEqual(['1', '4', '4'])
   })
 })
 
