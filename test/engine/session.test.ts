@@ -85,7 +85,7 @@ describe('compression over turns', () => {
     const { kv: report, usage } = await session.send([1, 2, 3], { maxTokens: 10, onPrefill: (at) => progress.push(at) })
     expect(native.turns.map((turn) => turn.compression)).toMatchObject([{ budget: 20 }, null])
     expect(usage).toEqual({ prompt: 4, cached: 29, completion: 10 })
-    expect(progress.at(-1)).toEqual({ done: 8, total: 8, cached: 29 })
+    expect(progress.at(-1)).toEqual({ done: 8, total: 8, tokens: 4, cached: 29 })
     expect(report).toMatchObject({ promptTokens: 43, keptTokens: 33, bytes: 33 * 32, fullBytes: 43 * 32 })
   })
 
