@@ -1,5 +1,7 @@
 // docs/scale-out/haproxy.cfg before real replicas: who gets what, while they load, drain, restart and die.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { WebSocket } from 'ws'
+import { type Client, connect } from '../../src/client/node.js'
 import type { Engine } from '../../src/index.js'
 import { type Balancer, startHaproxy, whyNot } from '../support/balancer.js'
 import { metricOf } from '../support/metrics.js'
@@ -10,8 +12,11 @@ import { runningServers, until } from '../support/server.js'
 const reason = whyNot('haproxy')
 
 const FLAGS = ['--proxy', '127.0.0.1', '--drain', '60', '--log-level', 'info']
+const PROMPT = 'export function add('
 /** Sampled, with a seed: each replica gives the same text. */
-const REQUEST = { model: 'demo', prompt: 'export function add(', max_tokens: 24, temperature: 0.8, seed: 7 } as const
+const OPTIONS = { maxTokens: 600, ignoreEos: true, temperature: 0.8, seed: 7 }
+/** The same as OpenAI's API has it, short and whole, or long and streamed. */
+const REQUEST = { model: 'demo', prompt: PROMPT, max_tokens: 24, temperature: 0.8, seed: 7 } as const
 const STREAM = { ...REQUEST, max_tokens: 600, ignore_eos: true, stream: true } as const
 const DONE = 'gorgon_requests_total{endpoint="completions",model="demo",finish="length"}'
 
@@ -54,8 +59,10 @@ describe.skipIf(reason)(`HAProxy${reason ? `: ${reason}` : ''}`, () => {
 
   beforeAll(async () => {
     replicas = await Promise.all([startReplica(), startReplica()])
-    expected = (await openaiOf(replicas[0]).completions.create(REQUEST)).choices[0]!.text
-    expectedStream = await textOf(await openaiOf(replicas[0]).completions.create(STREAM))
+    // What the library gives.
+    const { engine } = await startServer()
+    expectedStream = (await engine.generate(PROMPT, OPTIONS)).text
+    expected = (await engine.generate(PROMPT, { ...OPTIONS, ignoreEos: false, maxTokens: 24 })).text
   })
   beforeEach(async () => {
     for (const index of [0, 1] as const) if (replicas[index].serving.isOver) await restart(index)
@@ -195,5 +202,118 @@ describe.skipIf(reason)(`HAProxy${reason ? `: ${reason}` : ''}`, () => {
     replicas[index].serving.child.kill('SIGKILL')
     expect((await answer).choices[0]!.text.slice(0, expected.length)).toBe(expected)
     for (let i = 0; i < 4; i++) expect((await client.completions.create(REQUEST)).choices[0]!.text).toBe(expected)
+  })
+
+  describe('over the native protocol', () => {
+    /** The replica that a stream runs on. */
+    async function runningOn(): Promise<0 | 1> {
+      const running = 'gorgon_running{model="demo"}'
+      const counts = await Promise.all(replicas.map(({ url }) => metricOf(url, running)))
+      expect(counts.toSorted()).toEqual([0, 1])
+      return counts[0] === 1 ? 0 : 1
+    }
+
+    test.each([1, 40, 160])(
+      'a stream whose replica is killed after %i tokens goes on at the other, to the same text',
+      async (tokens) => {
+        await balance([replicas[0].url, replicas[1].url])
+        await using client = connect(balancer.url)
+        const generation = client.generate(PROMPT, OPTIONS)
+        let text = ''
+        let count = 0
+        let isKilled = false
+        for await (const chunk of generation) {
+          text += chunk.text
+          count += chunk.n
+          if (count < tokens || isKilled) continue
+          isKilled = true
+          const index = await runningOn()
+          replicas[index].serving.child.kill('SIGKILL')
+          await replicas[index].serving.exit
+        }
+        expect(isKilled).toBe(true)
+        expect(text).toBe(expectedStream)
+        const result = await generation
+        expect(result.text).toBe(expectedStream)
+        expect(result.finish).toBe('length')
+        expect(result.usage.completion).toBe(OPTIONS.maxTokens)
+      },
+    )
+
+    test('a seed that the server chose leads to the same text elsewhere too', async () => {
+      await balance([replicas[0].url, replicas[1].url])
+      await using client = connect(balancer.url)
+      const generation = client.generate(PROMPT, { maxTokens: 600, ignoreEos: true, temperature: 0.8 })
+      const chunks = generation[Symbol.asyncIterator]()
+      await chunks.next()
+      const index = await runningOn()
+      replicas[index].serving.child.kill('SIGKILL')
+      for (let next = await chunks.next(); !next.done; next = await chunks.next());
+      const { seed, text } = await generation
+      const other = replicas[1 - index]!
+      const again = await openaiOf(other).completions.create({ ...STREAM, seed: Number(seed), stream: false })
+      expect(text).toBe(again.choices[0]!.text)
+    })
+
+    test('a rolling restart under load loses no response, and none waits for a drain that it is not part of', async () => {
+      await balance([replicas[0].url, replicas[1].url])
+      const clients = Array.from({ length: 3 }, () => connect(balancer.url))
+      let isOver = false
+      let count = 0
+      const work = async (client: Client): Promise<void> => {
+        while (!isOver) {
+          const { text } = await client.generate(PROMPT, { ...OPTIONS, maxTokens: 60 })
+          expect(text).toBe(expectedStream.slice(0, text.length))
+          expect(text.length).toBeGreaterThan(60)
+          count += 1
+        }
+      }
+      const working = Promise.all(clients.map(work))
+      const restarted = (async () => {
+        for (const index of [0, 1] as const) {
+          const { serving } = replicas[index]
+          serving.child.kill('SIGTERM')
+          expect(await serving.exit).toEqual([0, null])
+          await restart(index)
+          await until(isUp(index === 0 ? 'a' : 'b'))
+          const before = count
+          await until(() => count >= before + 3)
+        }
+      })().finally(() => {
+        isOver = true
+      })
+      await Promise.all([working, restarted])
+      await Promise.all(clients.map((client) => client.close()))
+      expect(count).toBeGreaterThan(6)
+    })
+
+    test('a connection comes back to its replica, where the response is still being made', async () => {
+      await balance([replicas[0].url, replicas[1].url])
+      const sockets: WebSocket[] = []
+      class Noted extends WebSocket {
+        constructor(...given: ConstructorParameters<typeof WebSocket>) {
+          super(...given)
+          sockets.push(this)
+        }
+      }
+      await using client = connect(balancer.url, { WebSocket: Noted as never })
+      const generation = client.generate(PROMPT, OPTIONS)
+      const finished = 'gorgon_requests_total{endpoint="stream",model="demo",finish="length"}'
+      const counts = () => Promise.all(replicas.map(async ({ url }) => (await metricOf(url, finished)) || 0))
+      const before = await counts()
+      let text = ''
+      let index: number | undefined
+      for await (const chunk of generation) {
+        text += chunk.text
+        if (index !== undefined) continue
+        index = await runningOn()
+        sockets[0]!.terminate()
+      }
+      expect(text).toBe(expectedStream)
+      expect(sockets).toHaveLength(2)
+      // It was begun once, where it ended.
+      const made = (await counts()).map((count, i) => count - before[i]!)
+      expect(made).toEqual(index === 0 ? [1, 0] : [0, 1])
+    })
   })
 })
