@@ -1,4 +1,5 @@
 // What a caller may set, and what a request of theirs becomes on the wire.
+import type { PrefillProgress } from '../options.js'
 import type { ClientFrameInput, RequestOptionsInput, ServerFrameOf } from '../server/protocol.js'
 import { ClientError } from './errors.js'
 import type { StandardSocketClass } from './socket.js'
@@ -108,8 +109,8 @@ export interface GenerateOptions extends Omit<RequestOptionsInput, 'seed'> {
   readonly onAbort?: 'throw' | 'return'
   /** Called when it has to wait at the server, and when its place in the queue changes. */
   readonly onQueue?: (progress: { readonly position: number }) => void
-  /** Called as the prompt is worked through, in token-layers; `cached` is rows that earlier turns had left. */
-  readonly onPrefill?: (progress: { readonly done: number; readonly total: number; readonly cached: number }) => void
+  /** Called as the prompt is worked through, as the library's is. */
+  readonly onPrefill?: (progress: PrefillProgress) => void
   /** Called when no server has it any more, and it is generated again; see `Generation`. */
   readonly onRestart?: (restart: Restart) => void
 }

@@ -170,8 +170,8 @@ export class Request implements Correspondent {
     else if (this.generation.hasEnded) return
     else if (frame.type === 'queued') this.#order.plan.local.onQueue?.({ position: frame.position })
     else if (frame.type === 'prefill') {
-      const { done, total, cached } = frame
-      this.#order.plan.local.onPrefill?.({ done, total, cached })
+      const { done, total, tokens, cached } = frame
+      this.#order.plan.local.onPrefill?.({ done, total, tokens, cached })
     }
   }
 

@@ -174,12 +174,16 @@ const Accepted = z.strictObject({
 /** How many wait before this one; sent when it changes. */
 const Queued = z.strictObject({ type: z.literal('queued'), id: z.string(), position: count() })
 
-/** The prompt so far, in token-layers; `cached` is rows that earlier turns had left. */
+/** How much of the prompt is worked through. */
 const Prefill = z.strictObject({
   type: z.literal('prefill'),
   id: z.string(),
+  /** Of `total`, in token-layers. */
   done: count(),
   total: count(),
+  /** That are worked through, as `usage.prompt` says in the end. */
+  tokens: count(),
+  /** Rows that earlier turns had left, for which there is nothing to do. */
   cached: count(),
 })
 

@@ -119,11 +119,11 @@ export class StreamedResponse implements Lane {
   }
 
   /** Tells the first, the last, and some between. */
-  prefilled({ done, total, cached }: PrefillProgress): void {
+  prefilled({ done, total, tokens, cached }: PrefillProgress): void {
     const now = performance.now()
     if (done < total && now - this.#prefillAt < PREFILL_INTERVAL_MS) return
     this.#prefillAt = now
-    this.#tell({ type: 'prefill', id: this.id, done, total, cached })
+    this.#tell({ type: 'prefill', id: this.id, done, total, tokens, cached })
   }
 
   /** Sends what it has through here from now on. */

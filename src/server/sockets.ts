@@ -165,7 +165,7 @@ export class Sockets {
     if (door) return door
     throw new GorgonError(
       'ERR_ROUTE',
-      `There is no WebSocket at ${path.slice(0, 100)}. There are some at /v1/stream and /v1/responses.`,
+      `There is no WebSocket at ${path.slice(0, 100)}. Those there are: /v1/stream and /v1/responses.`,
     )
   }
 

@@ -97,10 +97,10 @@ describe('a request', () => {
     const socket = network.latest.welcome()
     const { id } = socket.accept()
     socket.say({ type: 'queued', id, position: 2 })
-    socket.say({ type: 'prefill', id, done: 1, total: 4, cached: 0 })
+    socket.say({ type: 'prefill', id, done: 1, total: 4, tokens: 2, cached: 0 })
     socket.done(id, 1)
     await generation
-    expect(told).toEqual([{ position: 2 }, { done: 1, total: 4, cached: 0 }])
+    expect(told).toEqual([{ position: 2 }, { done: 1, total: 4, tokens: 2, cached: 0 }])
   })
 
   it('rejects with what a callback of its own throws, and the server goes on with nothing', async () => {
@@ -115,7 +115,7 @@ describe('a request', () => {
     const rejected = expect(generation).rejects.toBe(mistake)
     const socket = network.latest.welcome()
     const { id } = socket.accept()
-    socket.say({ type: 'prefill', id, done: 1, total: 4, cached: 0 })
+    socket.say({ type: 'prefill', id, done: 1, total: 4, tokens: 2, cached: 0 })
     await rejected
     const { id: otherId } = socket.accept()
     expect(socket.next('cancel').id).toBe(id)
