@@ -17,6 +17,7 @@ import { Metrics, metricsRoutes } from './metrics.js'
 import { Responses } from './openai/responses.js'
 import { openaiRoutes } from './openai/routes.js'
 import { parseServerOptions, type ServerOptionsInput } from './options.js'
+import { playgroundRoutes } from './playground.js'
 import { refuseUpgrade } from './refuse-upgrade.js'
 import { Router } from './router.js'
 import { Sockets } from './sockets.js'
@@ -126,6 +127,7 @@ export class InferenceServer implements AsyncDisposable {
       ...openaiRoutes(this.#context),
       ...tokenizerRoutes(this.#context),
       ...this.#sockets.routes(),
+      ...playgroundRoutes(this.#context.options.playground),
     ]
   }
 
