@@ -61,6 +61,8 @@ export class Intake {
   readonly #rates: Rates
   readonly #running = new Set<Work>()
   readonly #sessions = new Set<ServedSession>()
+  /** Called when a generation found no memory: whoever keeps caches for later frees them. */
+  onOutOfMemory: () => void = () => undefined
   #isDraining = false
   #onIdle: (() => void)[] = []
 
@@ -174,6 +176,7 @@ export class Intake {
       leave()
       this.#running.delete(work)
       this.#log(about, input, ended)
+      if ('error' in ended && problemOf(ended.error, work.id).code === 'ERR_OUT_OF_MEMORY') this.onOutOfMemory()
       if (this.#running.size > 0) return
       for (const resolve of this.#onIdle.splice(0)) resolve()
     })

@@ -15,17 +15,26 @@ const DEFAULT_MAX_TOKENS = 16
 
 const PROMPT_FORMS = 'a string, an array of strings, an array of token ids, or an array of such'
 
-const TokenIds = z.array(integer(0)).min(1)
-const PromptField = z
-  .union([z.string(), TokenIds, z.array(z.string()).min(1), z.array(TokenIds).min(1)], { error: PROMPT_FORMS })
-  .transform((prompt): readonly Prompt[] => {
-    if (typeof prompt === 'string') return [prompt]
-    return isTokenIds(prompt) ? [prompt] : prompt
-  })
+type TokenIds = readonly number[]
+type PromptInput = string | readonly string[] | TokenIds | readonly TokenIds[]
 
-function isTokenIds(prompt: readonly unknown[]): prompt is readonly number[] {
-  return typeof prompt[0] === 'number'
+const isText = (value: unknown): value is string => typeof value === 'string'
+const isId = (value: unknown): value is number => Number.isInteger(value) && (value as number) >= 0
+const isListOf = <T>(is: (value: unknown) => value is T) => {
+  return (value: unknown): value is readonly T[] => Array.isArray(value) && value.length > 0 && value.every(is)
 }
+const isTokenIds = isListOf(isId)
+
+/** By hand: a prompt may be millions of ids, and schemas take microseconds for each. */
+const PromptField = z
+  .custom<PromptInput>(
+    (value) => isText(value) || isTokenIds(value) || isListOf(isText)(value) || isListOf(isTokenIds)(value),
+    PROMPT_FORMS,
+  )
+  .transform((prompt): readonly Prompt[] => {
+    if (isText(prompt)) return [prompt]
+    return isId(prompt[0]) ? [prompt as TokenIds] : (prompt as readonly (string | TokenIds)[])
+  })
 
 export const CompletionsBody = bodySchema(
   {

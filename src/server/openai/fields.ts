@@ -18,9 +18,11 @@ export const anything = () => z.unknown().optional()
 /** Stop strings are looked for at every token, so there is a limit to them. */
 const MOST_STOPS = 64
 const STOP_FORMS = `a string that is not empty, or an array of at most ${MOST_STOPS} such`
-const Stop = z.union([text(STOP_FORMS), list(text(STOP_FORMS), STOP_FORMS).max(MOST_STOPS, STOP_FORMS)], {
-  error: STOP_FORMS,
-})
+const isStop = (value: unknown): boolean => typeof value === 'string' && value !== ''
+const Stop = z.custom<string | readonly string[]>(
+  (value) => isStop(value) || (Array.isArray(value) && value.length <= MOST_STOPS && value.every(isStop)),
+  STOP_FORMS,
+)
 
 const { logprobs: _, ...engineShape } = requestShape
 

@@ -117,6 +117,11 @@ export class ResponseStore {
     closeQuietly(this.take(kept))
   }
 
+  /** Frees all caches, as when memory is short. */
+  releaseAll(): void {
+    for (const kept of [...this.#held.keys()]) this.release(kept)
+  }
+
   /** Drops what was kept long enough. */
   sweep(): void {
     const now = this.#now()

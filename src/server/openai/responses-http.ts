@@ -1,6 +1,9 @@
 // /v1/responses over HTTP: made, looked up, ended, forgotten.
+import { z } from 'zod'
 import type { Message } from '../../index.js'
+import { integer, oneOf, parse } from '../../schema.js'
 import type { Exchange, Route } from '../http.js'
+import { unsupported } from './fields.js'
 import { untilBegun } from './patience.js'
 import type { Responses } from './responses.js'
 import { ResponseBody } from './responses-input.js'
@@ -14,7 +17,12 @@ export function responsesRoutes(responses: Responses): readonly Route[] {
     {
       method: 'GET',
       path,
-      handle: (exchange) => exchange.json(200, responses.get(idOf(exchange), exchange.principal)),
+      handle(exchange) {
+        if (exchange.url.searchParams.get('stream') === 'true') {
+          throw unsupported('stream', 'events are told once, to whoever made the response. Leave it out for its state')
+        }
+        exchange.json(200, responses.get(idOf(exchange), exchange.principal))
+      },
     },
     {
       method: 'DELETE',
@@ -35,7 +43,7 @@ export function responsesRoutes(responses: Responses): readonly Route[] {
       path: `${path}/input_items`,
       handle(exchange) {
         const id = idOf(exchange)
-        exchange.json(200, itemsOf(id, responses.inputOf(id, exchange.principal)))
+        exchange.json(200, pageOf(itemsOf(id, responses.inputOf(id, exchange.principal)), exchange.url.searchParams))
       },
     },
   ]
@@ -70,9 +78,17 @@ async function stream(exchange: Exchange, running: RunningResponse): Promise<voi
   await events.send(null, '[DONE]')
 }
 
+interface InputItem {
+  readonly id: string
+  readonly type: 'message'
+  readonly role: string
+  readonly status: 'completed'
+  readonly content: readonly object[]
+}
+
 /** Of its own request; what it went on from has its own. */
-function itemsOf(id: string, input: readonly Message[]): object {
-  const data = input.map(({ role, content }, i) => ({
+function itemsOf(id: string, input: readonly Message[]): InputItem[] {
+  return input.map(({ role, content }, i) => ({
     id: `${id}_input_${i}`,
     type: 'message',
     role,
@@ -83,5 +99,25 @@ function itemsOf(id: string, input: readonly Message[]): object {
         : { type: 'input_text', text: content },
     ],
   }))
-  return { object: 'list', data, first_id: data[0]?.id ?? null, last_id: data.at(-1)?.id ?? null, has_more: false }
+}
+
+const PageQuery = z.object({
+  limit: z.coerce.number('a whole number from 1 to 100').pipe(integer(1, 100)).default(20),
+  order: oneOf(['asc', 'desc']).default('desc'),
+  after: z.string().optional(),
+})
+
+/** @throws {GorgonError} ERR_OPTION. */
+function pageOf(items: readonly InputItem[], query: URLSearchParams): object {
+  const { limit, order, after } = parse(PageQuery, Object.fromEntries(query))
+  const ordered = order === 'asc' ? items : items.toReversed()
+  const begin = ordered.findIndex(({ id }) => id === after) + 1
+  const data = ordered.slice(begin, begin + limit)
+  return {
+    object: 'list',
+    data,
+    first_id: data[0]?.id ?? null,
+    last_id: data.at(-1)?.id ?? null,
+    has_more: begin + limit < ordered.length,
+  }
 }

@@ -43,9 +43,12 @@ const NAMES_OF_MORE = [
 
 const MAX_METADATA = 16
 const METADATA_FORMS = `an object of at most ${MAX_METADATA} strings, of up to 512 characters`
-const Metadata = z
-  .record(z.string().max(64, METADATA_FORMS), z.string(METADATA_FORMS).max(512, METADATA_FORMS), METADATA_FORMS)
-  .refine((entries) => Object.keys(entries).length <= MAX_METADATA, METADATA_FORMS)
+const Metadata = z.custom<Record<string, string>>((value) => {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
+  const entries = Object.entries(value)
+  if (entries.length > MAX_METADATA) return false
+  return entries.every(([key, said]) => key.length <= 64 && typeof said === 'string' && said.length <= 512)
+}, METADATA_FORMS)
 
 const LABEL_FORMS = 'a string of at most 512 characters'
 const label = () => maybe(z.string(LABEL_FORMS).max(512, LABEL_FORMS))

@@ -37,6 +37,7 @@ export class Responses {
 
   constructor(intake: Intake) {
     this.#intake = intake
+    intake.onOutOfMemory = () => this.store.releaseAll()
   }
 
   /**

@@ -28,7 +28,11 @@ describe('POST /v1/completions', () => {
   })
 
   it('makes 16 tokens where no limit is given, as OpenAI does', async () => {
-    const { usage, choices } = await openaiOf(await start()).completions.create({ model: 'demo', prompt: PROMPT })
+    const { usage, choices } = await openaiOf(await start()).completions.create({
+      model: 'demo',
+      prompt: PROMPT,
+      temperature: 0,
+    })
     expect(usage!.completion_tokens).toBe(16)
     expect(choices[0]!.finish_reason).toBe('length')
   })
@@ -49,7 +53,9 @@ describe('POST /v1/completions', () => {
     ).toBe(whole.choices[0]!.text)
     expect(text.every((chunk) => chunk.choices[0]!.finish_reason === null && chunk.usage === null)).toBe(true)
     expect(end!.choices[0]).toMatchObject({ text: '', finish_reason: whole.choices[0]!.finish_reason })
-    expect(usage).toMatchObject({ choices: [], usage: whole.usage })
+    // What was drafted depends on what steps cost just then.
+    const { completion_tokens_details: _, ...counts } = whole.usage!
+    expect(usage).toMatchObject({ choices: [], usage: counts })
     expect(new Set(chunks.map(({ id }) => id)).size).toBe(1)
     const { steps } = (end!.choices[0] as unknown as { gorgon: { speculation: { steps: number } } }).gorgon.speculation
     expect(text.length).toBeLessThanOrEqual(steps)

@@ -97,6 +97,10 @@ const textOf = ({ response }: Event): string => {
   return part!.text
 }
 
+/** Types of events, those that repeat once. */
+const kindsOf = (events: readonly { readonly type: string }[]): string[] =>
+  events.map(({ type }) => type).filter((type, i, types) => type !== types[i - 1])
+
 describe('OpenAI’s client', () => {
   it('has the events of the stream, and the text of the library', async () => {
     const server = await start()
@@ -114,7 +118,8 @@ describe('OpenAI’s client', () => {
     expect(events.map(({ sequence_number }) => sequence_number)).toEqual(events.map((_, i) => i))
     const { type: _, ...body } = CREATE
     const http = await allOf(await openaiOf(server).responses.create({ ...body, stream: true }))
-    expect(events.map(({ type }) => type)).toEqual(http.map(({ type }) => type))
+    // How many deltas there are depends on what was drafted.
+    expect(kindsOf(events)).toEqual(kindsOf(http))
     expect(textOf({ response } as never)).toBe(text)
   })
 
@@ -189,11 +194,12 @@ describe('a conversation', () => {
   })
 
   it('is forgotten after a failure, so that it is sent anew', async () => {
-    const peer = await Peer.open(await start())
+    await using engine = await loadEngine({ model: 'demo', threads: 1, limits: { maxContext: 128 } })
+    const peer = await Peer.open(await start({ engine }))
     peer.say({ ...CREATE, store: false })
     const { response } = await peer.end()
     const next = { ...CREATE, store: false, previous_response_id: response!.id }
-    peer.say({ ...next, input: 'add '.repeat(20_000) })
+    peer.say({ ...next, input: 'add '.repeat(200) })
     expect(await peer.end()).toMatchObject({ type: 'error', status: 400, code: 'context_length_exceeded' })
     peer.say({ ...next, input: SECOND })
     expect(await peer.end()).toMatchObject({ code: 'previous_response_not_found' })

@@ -1,9 +1,10 @@
 import type OpenAI from 'openai'
 import { NotFoundError } from 'openai'
 import { describe, expect, it } from 'vitest'
-import { loadEngine } from '../../../src/index.js'
+import { GorgonError, loadEngine } from '../../../src/index.js'
 import { allOf, openaiOf } from '../../support/openai.js'
 import { runningServers } from '../../support/server.js'
+import { toyEngine } from '../../support/toy-engine.js'
 
 const start = runningServers({ speculation: { mode: 'medusa' } })
 
@@ -245,6 +246,20 @@ describe('previous_response_id', () => {
     expect((await one.responses.retrieve(first.id)).id).toBe(first.id)
   })
 
+  it('gives its cache back when memory is short', async () => {
+    const { engine, native } = toyEngine()
+    const client = openaiOf(await start({ engine }))
+    const { model: _, ...request } = GREEDY
+    await client.responses.create({ ...request, max_output_tokens: 2 })
+    expect(native.openSessions).toBe(1)
+    native.openSession = () => {
+      throw new GorgonError('ERR_OUT_OF_MEMORY', 'There is no memory left.')
+    }
+    await expect(client.responses.create(request)).rejects.toMatchObject({ status: 503, code: 'ERR_OUT_OF_MEMORY' })
+    await expect.poll(() => native.openSessions).toBe(0)
+    await engine.close()
+  })
+
   it('leaves no session open when the server has closed', async () => {
     await using engine = await loadEngine({ model: 'demo', threads: 1 })
     const server = await start({ engine })
@@ -263,9 +278,25 @@ describe('a stored response', () => {
     expect(await client.responses.retrieve(made.id)).toEqual(made)
     const items = await allOf(client.responses.inputItems.list(made.id))
     expect(items).toMatchObject([{ type: 'message', role: 'user', content: [{ type: 'input_text', text: INPUT }] }])
+    await expect(client.responses.retrieve(made.id, { stream: true })).rejects.toMatchObject({ param: 'stream' })
     await client.responses.delete(made.id)
     await expect(client.responses.retrieve(made.id)).rejects.toThrow(NotFoundError)
     await expect.poll(() => server.engine.stats().sessions).toBe(0)
+  })
+
+  it('lists its input page by page, the latest first unless asked otherwise', async () => {
+    const client = openaiOf(await start())
+    const said = ['one', 'two', 'three', 'four', 'five']
+    const input = said.map((content) => ({ role: 'user', content }) as const)
+    const { id } = await client.responses.create({ ...GREEDY, input, max_output_tokens: 1 })
+    const texts = async (query: OpenAI.Responses.InputItemListParams) =>
+      (await allOf(client.responses.inputItems.list(id, query))).map((item) => {
+        const [part] = (item as OpenAI.Responses.ResponseInputMessageItem).content
+        return (part as OpenAI.Responses.ResponseInputText).text
+      })
+    expect(await texts({ limit: 2 })).toEqual(said.toReversed())
+    expect(await texts({ limit: 2, order: 'asc' })).toEqual(said)
+    await expect(texts({ limit: 0 })).rejects.toMatchObject({ status: 400, param: 'limit' })
   })
 
   it('can be looked at and ended while it is being made', async () => {
