@@ -28,9 +28,9 @@ export class UsageError extends GorgonError {
 
 /**
  * The options object a flag belongs to. Speculation and cache are the engine's here, so that rules between their fields are checked at once.
- * `places` are the engine's too, where many ask it at once.
+ * `serving` are the engine's too, of no use but to a server.
  */
-type Target = 'load' | 'places' | 'generate' | 'server'
+type Target = 'load' | 'serving' | 'generate' | 'server'
 
 interface Flag {
   readonly target: Target
@@ -130,7 +130,10 @@ const FLAGS: readonly Flag[] = [
     ['--proxy <NET>', 'proxies', asText, 'a balancer that names its clients; can be given several times', PROXIES],
     ['--drain <SECONDS>', 'drainMs', asMilliseconds, 'how long what runs gets when the server is stopped', SECONDS],
   ]),
-  ...group('places', 'Limits:', [
+  ...group('serving', 'Model:', [
+    ['--chat-template <F>', 'chatTemplate', asText, "what makes text of chats; the model's own when left out"],
+  ]),
+  ...group('serving', 'Limits:', [
     ['--max-sequences <N>', 'limits.maxSequences', asNumber, 'requests that run at once; others wait'],
     ['--max-queue <N>', 'limits.maxQueue', asNumber, 'requests that may wait; one more is refused (429)'],
   ]),
@@ -186,7 +189,7 @@ export const collect = (text: string, before?: readonly string[]): string[] => [
 
 const DEFAULTS: { readonly [T in Target]: () => unknown } = {
   load: () => parseLoadOptions('demo'),
-  places: () => parseLoadOptions('demo'),
+  serving: () => parseLoadOptions('demo'),
   generate: () => parseGenerateOptions(),
   // The engine has no default, and is not looked at.
   server: () => parseServerOptions({ engine: Promise.race([]) }),
@@ -201,7 +204,7 @@ export type Given = Readonly<Record<string, unknown>>
  * @throws {UsageError} naming the flag, its value and what is allowed.
  */
 export function readLoadOptions(given: Given, base: LoadOptions) {
-  return read(['load', 'places'], given, base, parseLoadOptions)
+  return read(['load', 'serving'], given, base, parseLoadOptions)
 }
 
 /** The same for generate options. */

@@ -158,8 +158,9 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
   const serveCommand = program
     .command('serve')
     .description('put a model behind WebSocket and OpenAI-compatible HTTP, for many clients at once')
-  for (const option of optionsOf('server')) serveCommand.addOption(option)
-  for (const option of [...optionsOf('places'), ...optionsOf('load')]) serveCommand.addOption(option)
+  for (const target of ['server', 'load', 'serving'] as const) {
+    for (const option of optionsOf(target)) serveCommand.addOption(option)
+  }
   serveCommand
     .optionsGroup('Server:')
     .option('--name <NAME>', "what requests call the model; its folder's name when left out")

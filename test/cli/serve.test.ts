@@ -230,6 +230,28 @@ test('stopped while it loads, it ends well', async () => {
   expect(linesOf(stderr).map((line) => line.msg)).toEqual(['listening'])
 })
 
+test('a chat template of the command line is the model’s', async () => {
+  const template = join(folder, 'template.jinja')
+  await writeFile(template, '{% for message in messages %}[{{ message.content }}]{% endfor %}')
+  const tokensOf = async (argv: readonly string[]): Promise<number> => {
+    let tokens = 0
+    await serving(argv, async ({ url }) => {
+      const messages = [{ role: 'user', content: 'x' }]
+      const response = await fetch(`${url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ model: 'demo', messages, max_tokens: 1 }),
+      })
+      const { usage } = (await response.json()) as { usage: { prompt_tokens: number } }
+      tokens = usage.prompt_tokens
+    })
+    return tokens
+  }
+  expect(await tokensOf(['--chat-template', template])).toBeGreaterThan(await tokensOf([]))
+  const { exitCode, stderr } = await gorgon(['serve', '--port', '0', '--chat-template', join(folder, 'none.jinja')])
+  expect({ exitCode, code: errorLine(stderr).split(':')[1] }).toEqual({ exitCode: 2, code: ' ERR_CHAT_TEMPLATE' })
+})
+
 test('limits that flags set are the server’s and the engine’s', async () => {
   await serving(['--max-body', '1KiB'], async ({ url }) => {
     const post = (text: string) =>
