@@ -5,6 +5,7 @@ import { text as textOf } from 'node:stream/consumers'
 import { WebSocket } from 'ws'
 import type { Engine, GenerateOptions } from '../../src/index.js'
 import type { Answer, Arrival, Ask } from './load.js'
+import { sharedNow } from './watched-engine.js'
 
 /** What every request asks for, besides its prompt. */
 export interface Request {
@@ -25,7 +26,8 @@ export const TRANSPORTS = { library: 'library', websocket: 'WebSocket', sse: 'SS
 export type Transport = keyof typeof TRANSPORTS
 export const TRANSPORT_NAMES = Object.keys(TRANSPORTS) as readonly Transport[]
 
-const promptOf = ({ prompts }: Request, question: number): readonly number[] => prompts[question % prompts.length]!
+export const promptOf = ({ prompts }: Request, question: number): readonly number[] =>
+  prompts[question % prompts.length]!
 
 /** The engine's options for it; no end before the last token, so that everybody gets as many. */
 export function optionsOf({ prompts, tokens, speculation, temperature }: Request, question: number) {
@@ -41,15 +43,11 @@ export function optionsOf({ prompts, tokens, speculation, temperature }: Request
 
 export function libraryAsker(engine: Pick<Engine, 'generate'>, request: Request): Asker {
   const ask = async (question: number): Promise<Answer> => {
-    const sentMs = performance.now()
     const generation = engine.generate(Int32Array.from(promptOf(request, question)), optionsOf(request, question))
     const arrivals: Arrival[] = []
-    for await (const { text, atMs: madeMs } of generation) {
-      const atMs = performance.now()
-      arrivals.push({ atMs, hasText: text !== '', lagMs: atMs - sentMs - madeMs })
-    }
+    for await (const { text } of generation) arrivals.push({ atMs: sharedNow(), hasText: text !== '' })
     const { text, tokens } = await generation
-    const endMs = performance.now()
+    const endMs = sharedNow()
     return { firstByteMs: null, arrivals, endMs, tokens: tokens.length, text, ids: [...tokens] }
   }
   return { ask, close: () => undefined }
@@ -81,12 +79,8 @@ class Pool<Connection> {
 /** @param url of the server: `http://127.0.0.1:8080`. */
 export function websocketAsker(url: string, request: Request): Asker {
   const pool = new Pool(() => openNative(url))
-  const ask = async (question: number): Promise<Answer> => {
-    const sentMs = performance.now()
-    return pool.use((socket) => askNative(socket, request, question, sentMs))
-  }
   return {
-    ask,
+    ask: (question) => pool.use((socket) => askNative(socket, request, question)),
     close() {
       for (const socket of pool.all) socket.close()
     },
@@ -102,7 +96,7 @@ async function openNative(url: string): Promise<WebSocket> {
   return socket
 }
 
-function askNative(socket: WebSocket, request: Request, question: number, sentMs: number): Promise<Answer> {
+function askNative(socket: WebSocket, request: Request, question: number): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const arrivals: Arrival[] = []
     const ids: number[] = []
@@ -117,11 +111,11 @@ function askNative(socket: WebSocket, request: Request, question: number, sentMs
       reject(new Error(`The server closed the socket with ${code} ${reason.toString()}`))
     }
     const onMessage = (data: Buffer): void => {
-      const atMs = performance.now()
+      const atMs = sharedNow()
       firstByteMs ??= atMs
       const frame = JSON.parse(data.toString())
       if (frame.type === 'delta') {
-        arrivals.push({ atMs, hasText: frame.text !== '', lagMs: atMs - sentMs - frame.at })
+        arrivals.push({ atMs, hasText: frame.text !== '' })
         text += frame.text
         ids.push(...frame.ids)
       } else if (frame.type === 'done') {
@@ -149,7 +143,7 @@ function askNative(socket: WebSocket, request: Request, question: number, sentMs
 /** What the last event says. */
 const DONE = '[DONE]'
 
-/** Of `POST /v1/completions`, whose chunks carry text and no ids, nor when they were made. */
+/** Of `POST /v1/completions`, whose chunks carry text and no ids. */
 export function sseAsker(url: string, request: Request): Asker {
   const agent = new Agent({ keepAlive: true, maxSockets: Number.POSITIVE_INFINITY })
   const ask = async (question: number): Promise<Answer> => {
@@ -168,22 +162,22 @@ export function sseAsker(url: string, request: Request): Asker {
     const asked = httpRequest(`${url}/v1/completions`, { method: 'POST', agent, headers })
     asked.end(body)
     const [response] = (await once(asked, 'response')) as [IncomingMessage]
-    const firstByteMs = performance.now()
+    const firstByteMs = sharedNow()
     if (response.statusCode !== 200)
       throw new Error(`The server answered ${response.statusCode}: ${await textOf(response)}`)
     const arrivals: Arrival[] = []
     let text = ''
     let tokens = 0
     await eachEvent(response, (data) => {
-      const atMs = performance.now()
+      const atMs = sharedNow()
       const { error, choices, usage } = JSON.parse(data)
       if (error) throw new Error(`${error.code}: ${error.message}`)
       if (usage) tokens = usage.completion_tokens
       if (choices.length === 0) return
-      arrivals.push({ atMs, hasText: choices[0].text !== '', lagMs: null })
+      arrivals.push({ atMs, hasText: choices[0].text !== '' })
       text += choices[0].text
     })
-    return { firstByteMs, arrivals, endMs: performance.now(), tokens, text, ids: null }
+    return { firstByteMs, arrivals, endMs: sharedNow(), tokens, text, ids: null }
   }
   return { ask, close: () => agent.destroy() }
 }

@@ -7,6 +7,7 @@ import type { Request } from './askers.js'
 import { forkProgram } from './fork-program.js'
 import type { LoadPlan, LoadRun } from './load.js'
 import type { Marks } from './marks.js'
+import type { Made } from './watched-engine.js'
 
 export type ServerLimits = NonNullable<ServerOptionsInput['limits']>
 
@@ -18,6 +19,9 @@ export interface HostVerbs {
   prompts(of: { readonly count: number; readonly lengths: readonly number[] }): Promise<number[][]>
   /** The load, put on the library itself. */
   library(of: { readonly plan: LoadPlan; readonly request: Request }): Promise<LoadRun>
+  /** Notes when each chunk is made, until `made` is asked. */
+  watch(): Promise<void>
+  made(): Promise<Made[]>
   marks(of: { readonly afterGc: boolean }): Promise<Marks>
   /** Stops the server and frees the engine. */
   close(): Promise<void>

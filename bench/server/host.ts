@@ -6,19 +6,22 @@ import { libraryAsker } from './askers.js'
 import type { Call, HostVerbs, Reply } from './host-process.js'
 import { runLoad } from './load.js'
 import { marksOf } from './marks.js'
+import { type WatchedEngine, watched } from './watched-engine.js'
 
 class Host {
   readonly #engine: Engine
+  readonly #watched: WatchedEngine
   #server: InferenceServer | null = null
 
   constructor(engine: Engine) {
     this.#engine = engine
+    this.#watched = watched(engine)
   }
 
   readonly verbs: HostVerbs = {
     serve: async (limits) => {
       await this.#server?.close({ drainMs: 0 })
-      this.#server = createServer({ engine: this.#engine, host: '127.0.0.1', port: 0, limits })
+      this.#server = createServer({ engine: this.#watched.engine, host: '127.0.0.1', port: 0, limits })
       return (await this.#server.listen()).url
     },
     info: async () => this.#engine.info,
@@ -27,7 +30,9 @@ class Host {
       const take = async (index: number) => [...(await prompts.take(index, lengths[index % lengths.length]!))]
       return Promise.all(Array.from({ length: count }, (_, index) => take(index)))
     },
-    library: async ({ plan, request }) => runLoad(plan, libraryAsker(this.#engine, request).ask),
+    library: async ({ plan, request }) => runLoad(plan, libraryAsker(this.#watched.engine, request).ask),
+    watch: async () => this.#watched.begin(),
+    made: async () => this.#watched.end(),
     marks: async (of) => marksOf(this.#engine, of),
     close: async () => {
       await this.#server?.close({ drainMs: 0 })

@@ -27,6 +27,7 @@ import { machineRecord } from '../support/machine.js'
 import { medianOf } from '../support/statistics.js'
 import {
   type Asker,
+  promptOf,
   type Request,
   sseAsker,
   TRANSPORT_NAMES,
@@ -36,6 +37,7 @@ import {
 } from './askers.js'
 import { HostProcess } from './host-process.js'
 import {
+  type HostSide,
   type LatencyMeasurement,
   type LatencyOptions,
   LEGEND,
@@ -44,6 +46,7 @@ import {
   summariseLatency,
 } from './latency.report.js'
 import { type Answer, type LoadPlan, type LoadRun, runLoad } from './load.js'
+import { lagsOf } from './watched-engine.js'
 
 const BENCH = 'server/latency'
 
@@ -83,12 +86,14 @@ async function main(given: Given): Promise<void> {
   const request: Request = { prompts, tokens, speculation, temperature: 0 }
   const askers = { websocket: websocketAsker(url, request), sse: sseAsker(url, request) }
 
-  /** Puts the load on one of the three, and says how long the host's JavaScript was at work meanwhile. */
-  const run = async (transport: Transport, plan: LoadPlan): Promise<LoadRun & { readonly busyMs: number }> => {
+  /** Puts the load on one of the three, and says what it meant for the host. */
+  const run = async (transport: Transport, plan: LoadPlan): Promise<LoadRun & HostSide> => {
     const before = await host.ask('marks', { afterGc: true })
+    await host.ask('watch')
     const done = await loaded(host, transport, plan, request, askers)
+    const made = await host.ask('made')
     const after = await host.ask('marks', { afterGc: false })
-    return { ...done, busyMs: after.busyMs - before.busyMs }
+    return { ...done, busyMs: after.busyMs - before.busyMs, lagsMs: lagsOf(textArrivals(done, request), made) }
   }
 
   showProgress('one by one, to know the answers')
@@ -109,9 +114,9 @@ async function main(given: Given): Promise<void> {
     plan: LoadPlan,
     round: number,
   ): Promise<void> => {
-    const { busyMs, ...done } = await run(transport, plan)
+    const done = await run(transport, plan)
     check(`${TRANSPORTS[transport]}, ${JSON.stringify(load)}`, done)
-    if (round >= 0) measurements.push(measurementOf(done, { transport, load, round, busyMs, limits }))
+    if (round >= 0) measurements.push(measurementOf(done, { transport, load, round, limits }))
   }
 
   const closedArms = clients.flatMap((count) =>
@@ -184,6 +189,16 @@ function loaded(
   askers: Readonly<Record<Exclude<Transport, 'library'>, Asker>>,
 ): Promise<LoadRun> {
   return transport === 'library' ? host.ask('library', { plan, request }) : runLoad(plan, askers[transport].ask)
+}
+
+/** When each chunk with text came, in the order of the requests. */
+function textArrivals({ answers }: LoadRun, request: Request) {
+  return answers
+    .toSorted((a, b) => a.dueMs - b.dueMs)
+    .map(({ question, arrivals }) => ({
+      prompt: promptOf(request, question),
+      arrivedMs: arrivals.filter(({ hasText }) => hasText).map(({ atMs }) => atMs),
+    }))
 }
 
 /** Streams without ids are compared by their text. */

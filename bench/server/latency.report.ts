@@ -59,9 +59,17 @@ export interface Limits {
   readonly tpotMs: number
 }
 
+/** What a run meant for the engine's process. */
+export interface HostSide {
+  /** In which its JavaScript thread was not waiting. */
+  readonly busyMs: number
+  /** Of all chunks: from their making to their readers. */
+  readonly lagsMs: readonly number[]
+}
+
 export function measurementOf(
-  { answers, wallMs }: LoadRun,
-  { limits, ...of }: Pick<LatencyMeasurement, 'transport' | 'round' | 'load' | 'busyMs'> & { readonly limits: Limits },
+  { answers, wallMs, busyMs, lagsMs }: LoadRun & HostSide,
+  { limits, ...of }: Pick<LatencyMeasurement, 'transport' | 'round' | 'load'> & { readonly limits: Limits },
 ): LatencyMeasurement {
   const known = (values: readonly (number | null)[]): number[] => values.filter((value) => value !== null)
   return {
@@ -75,7 +83,8 @@ export function measurementOf(
     tpotMs: digestOf(answers.map(tpotOf).filter(Number.isFinite)),
     gapMs: digestOf(answers.flatMap(gapsOf)),
     e2eMs: digestOf(answers.map(({ endMs, dueMs }) => endMs - dueMs)),
-    lagMs: digestOf(known(answers.flatMap(({ arrivals }) => arrivals.map(({ lagMs }) => lagMs)))),
+    lagMs: digestOf(lagsMs),
+    busyMs,
     chunks: answers.reduce((sum, { arrivals }) => sum + arrivals.length, 0),
   }
 }
@@ -207,7 +216,7 @@ export function briefTable(summaries: readonly LatencySummary[]): string[][] {
 
 /** What the columns mean. */
 export const LEGEND =
-  'Times are p50 / p95 / p99, each the median of the rounds. First byte, TTFT: from when a request was made or, at a rate, was due. Step, added: the median gap between chunks less the library’s in the same round: what streaming takes from the engine. Arrival, added: from a chunk’s making to its reader, less the same in the library (SSE does not say when a chunk was made). Goodput: requests that kept the limits. JavaScript: time in which the engine’s main thread was not waiting, over chunks.'
+  'Times are p50 / p95 / p99, each the median of the rounds. First byte, TTFT: from when a request was made or, at a rate, was due. Step, added: the median gap between chunks less the library’s in the same round: what streaming takes from the engine. Arrival, added: from a chunk’s making to its reader, less the same in the library. Goodput: requests that kept the limits. JavaScript: time in which the engine’s main thread was not waiting, over chunks.'
 
 const optionsOf = ({ options }: BenchResult): LatencyOptions => options as LatencyOptions
 
@@ -259,6 +268,7 @@ function plotOf(summaries: readonly LatencySummary[]): string {
     { name: 'WebSocket: step', points: pointsOf('websocket', 'gapMs') },
     { name: 'WebSocket: arrival', points: pointsOf('websocket', 'lagMs') },
     { name: 'SSE: step', points: pointsOf('sse', 'gapMs') },
+    { name: 'SSE: arrival', points: pointsOf('sse', 'lagMs') },
   ]
   return lineChart({
     title: 'What a client waits longer than a caller of the library',

@@ -1,5 +1,6 @@
 // Who asks when: clients that ask again once they have their answer, or arrivals that wait for nobody.
 import { Choices } from '../quality/random.js'
+import { sharedNow } from './watched-engine.js'
 
 /** Clients, each of which asks so often, one request after another. */
 export interface ClosedLoop {
@@ -17,12 +18,10 @@ export interface OpenLoop {
 
 export type LoadPlan = ClosedLoop | OpenLoop
 
-/** Something a stream brought, at a time of the asking process's clock, in milliseconds. */
+/** Something a stream brought, at a time of the shared clock, in milliseconds. */
 export interface Arrival {
   readonly atMs: number
   readonly hasText: boolean
-  /** How long after the library had made it; null where the stream does not say when that was. */
-  readonly lagMs: number | null
 }
 
 /** What one request got. */
@@ -58,7 +57,7 @@ export interface Clock {
 }
 
 const REAL_CLOCK: Clock = {
-  now: () => performance.now(),
+  now: sharedNow,
   sleep: (ms) => new Promise((wake) => setTimeout(wake, ms)),
 }
 

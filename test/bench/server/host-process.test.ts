@@ -12,13 +12,15 @@ test('a host serves, runs a load on the library itself, says what it holds, and 
   expect(prompts.map((prompt) => prompt.length)).toEqual([8, 12, 8])
 
   const request = { prompts, tokens: 5, speculation: 'off', temperature: 0 } as const
+  await host.ask('watch')
   const { answers } = await host.ask('library', { plan: { loop: 'closed', clients: 3, requestsEach: 2 }, request })
+  const made = await host.ask('made')
+  expect(made.map(({ prompt }) => prompt).sort()).toEqual([...prompts, ...prompts].sort())
   expect(answers.map(({ question }) => question).sort()).toEqual([0, 1, 2, 3, 4, 5])
   for (const { question, tokens, ids, arrivals } of answers) {
     expect(tokens).toBe(5)
     // Plain decoding: a token in each chunk.
     expect(arrivals).toHaveLength(5)
-    expect(arrivals.every(({ lagMs }) => lagMs !== null && lagMs >= 0)).toBe(true)
     expect(ids).toEqual(answers.find((other) => other.question % 3 === question % 3)!.ids)
   }
 
