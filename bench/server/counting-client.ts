@@ -1,6 +1,7 @@
 // A client of the native protocol that counts how often each of its requests ended.
 import { once } from 'node:events'
 import { type RawData, WebSocket } from 'ws'
+import type { BadFrame } from './bad-frames.js'
 
 type Frame = Readonly<Record<string, unknown>> & { readonly type: string; readonly id?: string }
 
@@ -72,6 +73,16 @@ export class CountingClient {
     this.socket.send(typeof frame === 'string' ? frame : JSON.stringify(frame))
   }
 
+  /** Also what the socket would not take any more. */
+  sendBad(frame: BadFrame): void {
+    const { socket } = this
+    const ignored = (): void => undefined
+    if (typeof frame === 'string' || Buffer.isBuffer(frame)) socket.send(frame, ignored)
+    else
+      for (const [i, part] of frame.fragments.entries())
+        socket.send(part, { fin: i === frame.fragments.length - 1 }, ignored)
+  }
+
   generate(id: string, input: string | readonly number[], options: object = {}): void {
     if (!this.ends.has(id)) this.ends.set(id, [])
     this.send({ type: 'generate', id, input, options, ids: true })
@@ -110,7 +121,7 @@ export class CountingClient {
   /** Everything sent before has been looked at: a ping was answered. */
   async answered(): Promise<void> {
     const t = ++this.#pings
-    this.send({ type: 'ping', t })
+    this.socket.send(JSON.stringify({ type: 'ping', t }), () => undefined)
     await this.until(() => this.#pong >= t)
   }
 

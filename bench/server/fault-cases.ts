@@ -1,6 +1,7 @@
 // The faults a soak goes through, with their sizes: in full, and small enough for a test.
 import type { ServerOptions } from '../../src/server/index.js'
 import {
+  badFrames,
   cancelStorm,
   duplicateIds,
   fullQueue,
@@ -74,6 +75,13 @@ export const FAULTS: readonly FaultCase[] = [
     quickSize: { sockets: 1, streams: 4, tokens: 100, bytesPerSecond: 400_000 },
     inWords: ({ sockets, streams, bytesPerSecond }) =>
       `${sockets} sockets of ${streams} streams, ${bytesPerSecond / 1000} kB/s each`,
+  }),
+  faultCase({
+    name: 'bad frames',
+    fault: badFrames,
+    size: { sockets: 32, frames: 128_000, burst: 32 },
+    quickSize: { sockets: 8, frames: 4096, burst: 32 },
+    inWords: ({ sockets, frames }) => `${frames} frames, on ${sockets} sockets at once`,
   }),
   faultCase({
     name: 'ids in use',

@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import { request as httpRequest } from 'node:http'
 import { Choices } from '../quality/random.js'
+import { BadFrames } from './bad-frames.js'
 import { CountingClient, tallyOf } from './counting-client.js'
 import { forkProgram } from './fork-program.js'
 import type { Marks } from './marks.js'
@@ -16,8 +17,8 @@ export interface Target {
 
 /** What the clients of a fault saw. */
 export interface Seen {
-  /** Generations that the server began, or refused after it had read them. */
-  readonly requests: number
+  /** Generations that the server began, or refused after it had read them; null where nobody can know. */
+  readonly requests: number | null
   /** How they ended for those who asked, and what else was answered, counted by code. */
   readonly ends: Readonly<Record<string, number>>
 }
@@ -28,6 +29,8 @@ export interface Finding extends Seen {
   readonly ended: number
   /** From when the clients were done until the server held nothing of theirs. */
   readonly restMs: number
+  /** Of JavaScript's heap, from before to after; with garbage, unless the target collects it. */
+  readonly heapGrowthBytes: number
   readonly coalesced: number
   readonly parked: number
   readonly slowCloses: number
@@ -57,7 +60,9 @@ export async function inflict(
   const wrong = [
     seen.ends['never'] && `${seen.ends['never']} requests never ended`,
     seen.ends['twice'] && `${seen.ends['twice']} requests ended twice`,
-    ended !== seen.requests && `clients began ${seen.requests} requests, the server ended ${ended}`,
+    seen.requests !== null &&
+      ended !== seen.requests &&
+      `clients began ${seen.requests} requests, the server ended ${ended}`,
     (await probe(target.url)) !== expected && 'the server gives other tokens than before',
   ].filter((what) => typeof what === 'string')
   if (wrong.length > 0) throw new Error(`${wrong.join('; ')}: ${JSON.stringify(seen)}`)
@@ -65,6 +70,7 @@ export async function inflict(
     ...seen,
     ended,
     restMs: rest,
+    heapGrowthBytes: after.heapBytes - before.heapBytes,
     coalesced: after.coalesced - before.coalesced,
     parked: after.parked - before.parked,
     slowCloses: after.slowCloses - before.slowCloses,
@@ -89,11 +95,12 @@ interface Counts {
   readonly parked: number
   readonly slowCloses: number
   readonly files: number | null
+  readonly heapBytes: number
 }
 
 async function countsOf(target: Target): Promise<Counts> {
   const text = await metricsOf(target.url)
-  const { engine, files } = await target.marks()
+  const { engine, files, heapBytes } = await target.marks()
   return {
     ended: metricOf(text, 'gorgon_requests_total') + metricOf(text, 'gorgon_request_failures_total'),
     held:
@@ -107,6 +114,7 @@ async function countsOf(target: Target): Promise<Counts> {
     parked: metricOf(text, 'gorgon_socket_parked_responses_total'),
     slowCloses: metricOf(text, 'gorgon_socket_slow_closes_total'),
     files,
+    heapBytes,
   }
 }
 
@@ -199,6 +207,31 @@ export function slowReaders({ sockets, streams, tokens, bytesPerSecond }: Readon
 }
 
 type SlowReader = 'sockets' | 'streams' | 'tokens' | 'bytesPerSecond'
+
+/**
+ * Floods of frames that are no frames, or ask for what there is not: in bursts, each on a connection of its own, for most cost it. What they
+ * happen to ask for rightly begins requests that nobody has counted.
+ */
+export function badFrames({ sockets, frames, burst }: Readonly<Record<'sockets' | 'frames' | 'burst', number>>) {
+  return async (url: string): Promise<Seen> => {
+    const ends: Record<string, number> = {}
+    let sent = 0
+    const flood = async (name: string): Promise<void> => {
+      const bad = new BadFrames(name)
+      while (sent < frames) {
+        const client = await CountingClient.connect(url)
+        for (let i = 0; i < burst; i++) client.sendBad(bad.next())
+        sent += burst
+        await client.answered()
+        const end = client.closeCode === null ? 'survived' : `closed ${client.closeCode}`
+        ends[end] = (ends[end] ?? 0) + 1
+        await client.close()
+      }
+    }
+    await Promise.all(Array.from({ length: sockets }, (_, i) => flood(`bad frames ${i}`)))
+    return { requests: null, ends }
+  }
+}
 
 /** A second request under an id that runs. */
 export function duplicateIds({ sockets }: { readonly sockets: number }) {

@@ -138,7 +138,7 @@ async function suffered(
   showProgress(name)
   const chosen = quick ? quickSize : size
   const startMs = performance.now()
-  const target = { url: await host.ask('serve', limits), marks: () => host.ask('marks', { afterGc: false }) }
+  const target = { url: await host.ask('serve', limits), marks: () => host.ask('marks', { afterGc: true }) }
   const finding = await inflict(target, fault(chosen))
   return { kind: 'fault', name, size: inWords(chosen), wallMs: performance.now() - startMs, ...finding }
 }

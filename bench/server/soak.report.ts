@@ -34,10 +34,12 @@ const Fault = z.object({
   kind: z.literal('fault'),
   name: z.string(),
   size: z.string(),
-  requests: z.int(),
+  /** Null where nobody can know. */
+  requests: z.int().nullable(),
   ended: z.int(),
   ends: z.record(z.string(), z.int()),
   restMs: z.number(),
+  heapGrowthBytes: z.number(),
   wallMs: z.number(),
   coalesced: z.int(),
   parked: z.int(),
@@ -117,18 +119,20 @@ export function faultTable(faults: readonly Fault[]): string[][] {
       'as clients saw it',
       'seconds',
       'at rest after ms',
+      'heap, MiB more',
       'back-pressure',
     ],
     ...faults.map((one) => [
       one.name,
       one.size,
-      String(one.requests),
+      String(one.requests ?? '–'),
       String(one.ended),
       Object.entries(one.ends)
         .map(([end, count]) => `${count} ${end}`)
         .join(', '),
       fixed(one.wallMs / 1000, 1),
       fixed(one.restMs),
+      mebibytes(one.heapGrowthBytes),
       [
         one.coalesced > 0 && `${one.coalesced} coalesced`,
         one.parked > 0 && `${one.parked} parked`,

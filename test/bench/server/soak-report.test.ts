@@ -34,6 +34,7 @@ const fault: Fault = {
   ended: 32,
   ends: { 'closed 4499': 30, length: 2 },
   restMs: 12.6,
+  heapGrowthBytes: 2 ** 18,
   wallMs: 3456,
   coalesced: 100,
   parked: 8,
@@ -63,7 +64,7 @@ test('the report has the crowd, its memory, the faults, and what was held to be 
   expect(text).toContain('| 64 | 1000 | 4000 | 8.00 / 12.0 / 20.0 / 45.0 | 0.987 |')
   expect(text).toContain('| open files | 30 | 30 | 30 |')
   expect(text).toContain(
-    '| readers that stall | 4 sockets of 8 streams | 32 | 32 | 30 closed 4499, 2 length | 3.5 | 13 | 100 coalesced, 8 parked, 4 closed |',
+    '| readers that stall | 4 sockets of 8 streams | 32 | 32 | 30 closed 4499, 2 length | 3.5 | 13 | 0.3 | 100 coalesced, 8 parked, 4 closed |',
   )
   expect(text).toContain('none ended twice or never')
 })
