@@ -111,8 +111,10 @@ const Limits = strict({
 export const ServerOptions = strict({
   /** What is served: an engine, or several by the names that requests call them; each may still be loading. */
   engine: z.custom<EngineSource | Readonly<Record<string, EngineSource>>>(isEngines, ENGINE_FORMS),
-  /** Where to listen. Default `127.0.0.1`: this machine alone. */
-  host: text('a host name or an address').default('127.0.0.1'),
+  /** Where to listen: a name or an address, of IPv6 with brackets or without. Default `127.0.0.1`: this machine alone. */
+  host: text('a host name or an address')
+    .transform((host) => host.replace(/^\[(.*)\]$/, '$1'))
+    .default('127.0.0.1'),
   /** 0 is any that is free. 0 to 65535; default 8080. */
   port: integer(0, 65_535).default(8080),
   /** Keys of which each request must carry one. Default none: anybody who can connect is served. */

@@ -1,6 +1,7 @@
 // The server itself: sockets to exchanges, from the first connection to the last.
 import { randomBytes } from 'node:crypto'
-import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { once } from 'node:events'
+import { createServer as createHttpServer, IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { GorgonError, isGorgonError } from '../errors.js'
@@ -132,8 +133,9 @@ export class InferenceServer implements AsyncDisposable {
   }
 
   #createHttp(): Server {
-    const { limits } = this.#context.options
+    const { limits, logger } = this.#context.options
     const http = createHttpServer({
+      IncomingMessage: WebSocketsAside,
       headersTimeout: limits.headersMs,
       requestTimeout: limits.headersMs + limits.bodyMs,
       keepAliveTimeout: limits.idleMs,
@@ -144,23 +146,24 @@ export class InferenceServer implements AsyncDisposable {
     http.on('request', (request, response) => void this.#serve(request, response))
     // Whether a body is wanted at all is known when it is read.
     http.on('checkContinue', (request, response) => void this.#serve(request, response))
+    // Later ones are about a connection that could not be taken; the server goes on.
+    http.on('error', (error) => {
+      if (http.listening) logger?.error(errorFields(error, false), 'a connection could not be taken')
+    })
     http.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head))
     return http
   }
 
   async #listen(): Promise<ServerAddress> {
-    const { host, port, logger } = this.#context.options
-    await new Promise<void>((resolve, reject) => {
-      this.#http.on('error', (error: NodeJS.ErrnoException) => {
-        // Later ones are about a connection that could not be taken; the server goes on.
-        if (this.#http.listening) logger?.error(errorFields(error, false), 'a connection could not be taken')
-        else reject(cannotListen(error, host, port))
-      })
-      this.#http.listen({ host, port }, resolve)
-    })
+    const { host, port } = this.#context.options
+    try {
+      await once(this.#http.listen({ host, port }), 'listening')
+    } catch (error) {
+      this.#listening = null
+      throw cannotListen(error as NodeJS.ErrnoException, host, port)
+    }
     const bound = this.#http.address() as AddressInfo
-    const name = host.includes(':') ? `[${host}]` : host
-    this.#address = { url: `http://${name}:${bound.port}`, host, port: bound.port }
+    this.#address = { url: `http://${reachableName(host)}:${bound.port}`, host, port: bound.port }
     return this.#address
   }
 
@@ -292,6 +295,23 @@ export class InferenceServer implements AsyncDisposable {
   }
 }
 
+/**
+ * Only a WebSocket is an upgrade. Clients that would as soon speak HTTP/2, as Java's do, say so with every request, and are served as if they
+ * had not.
+ */
+class WebSocketsAside extends IncomingMessage {
+  get upgrade(): boolean {
+    return asksForUpgrade.has(this) && this.headers.upgrade?.toLowerCase() === 'websocket'
+  }
+
+  set upgrade(isAsked: boolean) {
+    if (isAsked) asksForUpgrade.add(this)
+  }
+}
+
+/** Not a field of the request: Node's constructor sets `upgrade` before a field would be there. */
+const asksForUpgrade = new WeakSet<IncomingMessage>()
+
 /** A moment that can only come nearer. */
 class Deadline {
   #timer: NodeJS.Timeout | undefined
@@ -316,6 +336,13 @@ class Deadline {
 
 function after(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms).unref())
+}
+
+/** A host that stands for all addresses is reached by this machine's own. */
+function reachableName(host: string): string {
+  if (host === '0.0.0.0') return '127.0.0.1'
+  if (host === '::') return '[::1]'
+  return host.includes(':') ? `[${host}]` : host
 }
 
 /** A balancer's id for the request, where it has a plain one; else a new one. */

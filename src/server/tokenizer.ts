@@ -1,8 +1,12 @@
 // Text to token ids and back, over HTTP.
 import { z } from 'zod'
-import { flag, integer, strict, text } from '../schema.js'
+import { flag, integer, list, strict, text } from '../schema.js'
 import type { ServerContext } from './context.js'
 import type { Route } from './http.js'
+
+/** Turning ids into text holds up everybody else for as long as it takes. */
+const MOST_IDS = 65_536
+const IDS_FORMS = `an array of at most ${MOST_IDS} token ids`
 
 const Tokenize = strict({
   /** Default: the server's first. */
@@ -15,7 +19,7 @@ const Tokenize = strict({
 const Detokenize = strict({
   /** Default: the server's first. */
   model: text('the name of a model').optional(),
-  tokens: z.array(integer(0), 'an array of token ids'),
+  tokens: list(integer(0), IDS_FORMS).max(MOST_IDS, IDS_FORMS),
   /** Leave special tokens out of the text. Default true. */
   skipSpecial: flag().default(true),
 })

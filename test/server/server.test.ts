@@ -24,11 +24,34 @@ describe('listening', () => {
     expect(server.address).toEqual({ url, host: '127.0.0.1', port })
   })
 
-  test('a port in use is an error that says so', async () => {
-    const { engine, port } = await startServer()
+  test('a port in use is an error that says so, and can be tried again', async () => {
+    const { engine, port, close } = await startServer()
     const second = createServer({ engine, port })
     await failure(() => second.listen(), 'ERR_LISTEN', /in use/)
+    await close()
+    expect(await second.listen()).toMatchObject({ port })
     await second.close()
+  })
+
+  test.each([
+    ['0.0.0.0', '127.0.0.1'],
+    ['::', '[::1]'],
+    ['[::1]', '[::1]'],
+    ['localhost', 'localhost'],
+  ])('at %s it is reached as %s', async (host, name) => {
+    const { url, port } = await startServer({ host, allowPublic: true })
+    expect(url).toBe(`http://${name}:${port}`)
+    expect((await fetch(`${url}/health`)).status).toBe(200)
+  })
+
+  test.each([
+    ['203.0.113.1', /not an address of this machine/],
+    ['no-such-host.invalid', /not known|cannot listen/],
+  ])('at %s it cannot be', async (host, says) => {
+    const { engine } = await startServer()
+    const server = createServer({ engine, port: 0, host, allowPublic: true })
+    await failure(() => server.listen(), 'ERR_LISTEN', says)
+    await server.close()
   })
 
   test('after close the port is free, and the engine still works', async () => {
@@ -107,6 +130,27 @@ describe('routes', () => {
     const answer = await fetch(`${url}/health/ready`, { method: 'HEAD' })
     expect(answer.status).toBe(200)
     expect(await answer.text()).toBe('')
+  })
+
+  test('clients that would as soon speak HTTP/2 are served', async () => {
+    const { port } = await startServer()
+    const h2c = { connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAEAAEAAAAIAAAABAAMAAABk' }
+    const client = await rawClient(port)
+    client.write(postText('/tokenize', '{"text":"x"}', h2c))
+    expect(await client.until(/"count":\d+\}/)).toMatch(/^HTTP\/1\.1 200/)
+    // The connection goes on.
+    const headers = Object.entries(h2c).map(([name, value]) => `${name}: ${value}\r\n`)
+    client.write(`GET /v1/models HTTP/1.1\r\nhost: localhost\r\n${headers.join('')}\r\n`)
+    expect(await client.until(/"object":"list"/)).toMatch(/HTTP\/1\.1 200[\s\S]*HTTP\/1\.1 200/)
+    client.socket.destroy()
+  })
+
+  test('more ids than a request may turn into text are refused', async () => {
+    const { url } = await startServer()
+    const most = 65_536
+    const status = async (count: number) => (await post(`${url}/detokenize`, { tokens: Array(count).fill(1) })).status
+    expect(await status(most)).toBe(200)
+    expect(await status(most + 1)).toBe(400)
   })
 
   test('a socket is refused where there is none', async () => {
