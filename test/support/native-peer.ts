@@ -152,14 +152,27 @@ export function refusedHandshake(
   })
 }
 
-/** Every response of these frames is well formed: accepted first, seq without gaps, one end at most, and nothing after it. */
-export function expectWellFormed(frames: readonly ServerFrame[], afterSeq = 0): void {
+/**
+ * Every response of these frames is well formed: accepted first, seq without gaps, one end at most, and nothing after it.
+ *
+ * @param afterSeq of a response that was resumed: the last frame that the client had.
+ */
+export function expectWellFormed(
+  frames: readonly ServerFrame[],
+  afterSeq: number | ((id: string) => number) = 0,
+): void {
   const seqs = new Map<string, { seq: number; isOver: boolean }>()
+  const known = new Set<string>()
   for (const frame of frames) {
     if (!('id' in frame) || frame.id === undefined) continue
     const { id } = frame
     if (frame.type === 'accepted') {
-      seqs.set(id, { seq: afterSeq, isOver: false })
+      expect(seqs.has(id), `${id} accepted before its end`).toBe(false)
+      // An id that is used again begins anew.
+      const isFirst = !known.has(id)
+      known.add(id)
+      const first = typeof afterSeq === 'number' ? afterSeq : afterSeq(id)
+      seqs.set(id, { seq: isFirst ? first : 0, isOver: false })
       continue
     }
     const state = seqs.get(id)
