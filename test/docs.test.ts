@@ -6,7 +6,7 @@ import { CLIENT_ERROR_CODES, ERROR_CODES, NATIVE_ERROR_CODES } from '../src/erro
 import { gorgon } from './cli/command.js'
 
 const read = (path: string) => readFileSync(path, 'utf8')
-const documents = ['.', 'docs', 'kernels', 'heads', 'bench'].flatMap((folder) =>
+const documents = ['.', 'docs', 'kernels', 'heads', 'bench', 'src/server'].flatMap((folder) =>
   readdirSync(folder)
     .filter((name) => name.endsWith('.md'))
     .map((name) => join(folder, name)),

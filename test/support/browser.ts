@@ -11,14 +11,17 @@ export const describeInChromium = existsSync(executablePath)
   : (name: string, body: () => void) =>
       describe.skip(`${name} (skipped: no ${executablePath}; CHROMIUM names another)`, body)
 
+/** Without the sandbox for root, for whom it refuses to work: tests run as root in containers. */
+export function launchChromium(): Promise<Browser> {
+  return chromium.launch({ executablePath, args: process.getuid?.() === 0 ? ['--no-sandbox'] : [] })
+}
+
 /** Opens pages; after each test they are looked over and closed. Call inside `describeInChromium`. */
 export function chromiumPages(): (url: string, options?: BrowserContextOptions) => Promise<Page> {
   let browser: Browser
   const complaints: string[] = []
   beforeAll(async () => {
-    // Chromium's own sandbox refuses to work for root, as tests run in containers.
-    const args = process.getuid?.() === 0 ? ['--no-sandbox'] : []
-    browser = await chromium.launch({ executablePath, args })
+    browser = await launchChromium()
   })
   afterEach(async () => {
     for (const context of browser.contexts()) await context.close()
