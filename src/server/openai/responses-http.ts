@@ -52,7 +52,7 @@ export function responsesRoutes(responses: Responses): readonly Route[] {
 async function create(exchange: Exchange, responses: Responses): Promise<void> {
   const { principal, requestId, signal } = exchange
   const body = await exchange.body(ResponseBody)
-  const running = responses.begin({ principal, endpoint: 'responses', requestId, body, signal })
+  const running = await responses.begin({ principal, endpoint: 'responses', requestId, body, signal })
   if (body.stream) await stream(exchange, running)
   else exchange.json(200, await whole(running))
 }

@@ -184,7 +184,7 @@ export class ResponsesConnection implements PeerConnection {
       await lane.push({ type: 'response.completed', response })
       return
     }
-    const running = responses.begin(request)
+    const running = await responses.begin(request)
     await untilBegun(running.begun)
     for await (const event of running.events()) {
       // Its end says it; a client would take both for the ends of two requests.

@@ -1,9 +1,10 @@
 // Responses: made, kept, gone on from.
 import { GorgonError } from '../../errors.js'
-import type { Message, Result } from '../../index.js'
+import type { Engine, Message, Result } from '../../index.js'
 import type { Principal } from '../auth.js'
 import type { Intake, ServedSession, Work } from '../intake.js'
 import type { Endpoint } from '../observer.js'
+import { fitting } from './fitting.js'
 import { newId, secondsNow } from './reports.js'
 import { newResponse, type ResponseObject } from './response-object.js'
 import { closeQuietly, type KeptResponse, ResponseStore } from './response-store.js'
@@ -45,10 +46,11 @@ export class Responses {
    *
    * @throws {GorgonError} ERR_UNSUPPORTED, ERR_OPTION; ERR_RESPONSE_NOT_FOUND when what it goes on from is gone; as `intake.start`.
    */
-  begin(request: ResponseRequest): RunningResponse {
+  async begin(request: ResponseRequest): Promise<RunningResponse> {
     const { body, principal } = request
-    const context = this.#contextOf(request)
-    const { id: model, engine } = this.#intake.engineOf(body.model ?? context.previous?.response.model)
+    const whole = this.#contextOf(request)
+    const { id: model, engine } = this.#intake.engineOf(body.model ?? whole.previous?.response.model)
+    const context = body.truncation === 'auto' ? await fittingContext(whole, engine, body) : whole
     const isKept = (body.store ?? true) || request.local !== undefined
     const { session, continues } = isKept
       ? this.#sessionFor(context, principal, model)
@@ -222,8 +224,22 @@ export class Responses {
   }
 }
 
-function withInstructions({ instructions, messages }: Context): readonly Message[] {
-  return instructions === null ? messages : [{ role: 'system', content: instructions }, ...messages]
+/** Without its oldest messages, if it is too long; then nothing was kept that it could go on from. */
+async function fittingContext(context: Context, engine: Engine, { max_output_tokens }: ResponseBody): Promise<Context> {
+  const messages = await fitting(context.messages, {
+    first: instructionsOf(context),
+    maxTokens: max_output_tokens ?? null,
+    engine,
+  })
+  return messages === context.messages ? context : { ...context, messages, previous: null }
+}
+
+function instructionsOf({ instructions }: Context): readonly Message[] {
+  return instructions === null ? [] : [{ role: 'system', content: instructions }]
+}
+
+function withInstructions(context: Context): readonly Message[] {
+  return [...instructionsOf(context), ...context.messages]
 }
 
 function stillRunning(id: string): GorgonError {

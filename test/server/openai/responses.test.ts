@@ -270,6 +270,42 @@ describe('previous_response_id', () => {
   })
 })
 
+describe('a context that is too long', () => {
+  const request = { model: 'demo', temperature: 0, max_output_tokens: 16, instructions: '// Numbers' } as const
+  const said = Array.from({ length: 30 }, (_, i) => user(`const number${i} = ${i}`))
+
+  it('is an error, unless the oldest messages may be left out', async () => {
+    await using engine = await loadEngine({ model: 'demo', threads: 1, limits: { maxContext: 128 } })
+    const client = openaiOf(await start({ engine }))
+    await expect(client.responses.create({ ...request, input: said })).rejects.toMatchObject({
+      code: 'context_length_exceeded',
+    })
+    const { usage } = await client.responses.create({ ...request, input: said, truncation: 'auto' })
+    expect(usage!.total_tokens).toBeLessThanOrEqual(128)
+    expect(usage!.output_tokens).toBe(16)
+  })
+
+  it('is left behind as the conversation goes on', async () => {
+    await using engine = await loadEngine({ model: 'demo', threads: 1, limits: { maxContext: 128 } })
+    const client = openaiOf(await start({ engine }))
+    let previous: string | null = null
+    const cached: number[] = []
+    for (const message of said.slice(0, 12)) {
+      const { id, usage }: OpenAI.Responses.Response = await client.responses.create({
+        ...request,
+        input: [message],
+        previous_response_id: previous,
+        truncation: 'auto',
+      })
+      previous = id
+      cached.push(usage!.input_tokens_details.cached_tokens)
+    }
+    // Read anew where something was left out, gone on from where it fits.
+    expect(cached.slice(1)).toContain(0)
+    expect(cached.filter((tokens) => tokens > 0).length).toBeGreaterThan(4)
+  })
+})
+
 describe('a stored response', () => {
   it('is found by its id, with its input, until it is deleted', async () => {
     const server = await start()
