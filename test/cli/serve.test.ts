@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { run } from '../../src/cli/program.js'
+import { openaiOf } from '../support/openai.js'
 import { errorLine, gorgon, Sink } from './command.js'
 
 const KEY = 'a-key-for-the-tests'
@@ -228,6 +229,42 @@ test('stopped while it loads, it ends well', async () => {
   const { exitCode, stderr } = await gorgon(['serve', '--port', '0'], { signal: AbortSignal.abort() })
   expect(exitCode).toBe(0)
   expect(linesOf(stderr).map((line) => line.msg)).toEqual(['listening'])
+})
+
+describe('the log of a request', () => {
+  const PROMPT = 'const launchCode = 4711'
+
+  async function logOf(argv: readonly string[]): Promise<string> {
+    return serving(argv, async ({ url, stderr }) => {
+      const client = openaiOf({ url })
+      await client.completions.create({ model: 'demo', prompt: PROMPT, max_tokens: 4, user: 'launchCode' })
+      await stderr.heard(/"msg":"generation done"/)
+      // Mistakes are answered with the words of the request, which are not the log's either.
+      const mistaken = { model: 'demo', prompt: PROMPT, max_tokens: 'launchCode' as never }
+      await expect(client.completions.create(mistaken)).rejects.toThrow('launchCode')
+      await expect(client.completions.create({ model: 'launchCode', prompt: PROMPT })).rejects.toThrow('launchCode')
+    })
+  }
+
+  test('says what it took, and nothing of what it was', async () => {
+    const log = await logOf(['--log-level', 'debug'])
+    expect(linesOf(log)).toContainEqual(
+      expect.objectContaining({
+        msg: 'generation done',
+        model: 'demo',
+        endpoint: 'completions',
+        principal: 'address:127.0.0.1',
+        finish: 'length',
+        usage: expect.objectContaining({ completion: 4 }),
+        e2eMs: expect.any(Number),
+      }),
+    )
+    expect(log).not.toContain('launchCode')
+  })
+
+  test('says all of it when asked to', async () => {
+    expect(await logOf(['--log-content'])).toContain(PROMPT)
+  })
 })
 
 test('a chat template of the command line is the model’s', async () => {
