@@ -245,10 +245,7 @@ export class Link {
     clearTimeout(this.#openTimer)
     clearTimeout(this.#finishTimer)
     clearInterval(this.#heartbeat)
-    const bereft = [...this.#sessions.values(), ...this.#responses.values()]
-    this.#sessions.clear()
-    this.#responses.clear()
-    for (const correspondent of bereft) correspondent.lost(error)
+    for (const correspondent of [...this.#sessions.values(), ...this.#responses.values()]) correspondent.lost(error)
     this.#listener.lost(this, error, isQuiet)
   }
 }

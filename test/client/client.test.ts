@@ -273,6 +273,21 @@ describe('a draining server', () => {
     expect(network.sockets).toHaveLength(2)
   })
 
+  it('that welcomes and drains whoever comes is not asked again at once', async () => {
+    const client = open()
+    const generation = client.generate('x')
+    for (let attempt = 1; attempt <= 3; attempt++) {
+      const socket = network.latest.welcome({ perConnection: 0 })
+      socket.say({ type: 'draining', deadlineMs: 0 })
+      await vi.advanceTimersByTimeAsync(1)
+      expect(network.sockets).toHaveLength(attempt)
+      socket.end(1000)
+      await vi.advanceTimersByTimeAsync(LONG_MS)
+    }
+    network.latest.welcome().answer('ok')
+    expect((await generation).text).toBe('ok')
+  })
+
   it('is come back to when it has gone, after a while and not in a storm', async () => {
     const client = open({ reconnect: { retries: 5 } })
     network.latest.welcome()

@@ -257,6 +257,19 @@ describe('credit', () => {
     expect((await result).text).toBe('abcde')
   })
 
+  it('is granted when somebody begins to await what nobody reads', async () => {
+    const client = open()
+    const generation = client.generate('x', { highWaterMark: 2 })
+    const socket = network.latest.welcome()
+    const { id } = socket.accept()
+    socket.deltas(id, ['a', 'b'])
+    expect(socket.sent).toEqual([])
+    const result = generation.result()
+    expect(socket.next('credit').chunks).toBe(2)
+    socket.done(id, 3)
+    expect((await result).text).toBe('ab')
+  })
+
   it('is said anew on a new connection, for what is not held already', async () => {
     const client = open()
     const chunks = client.generate('x', { highWaterMark: 4 })[Symbol.asyncIterator]()
@@ -266,6 +279,9 @@ describe('credit', () => {
     await chunks.next()
     const again = await reconnect()
     expect(again.next('resume')).toEqual({ type: 'resume', id, token: 'secret', afterSeq: 3, credit: 2 })
+    again.say({ type: 'accepted', id, model: 'demo', seed: 7, token: 'secret' })
+    for (let i = 0; i < 2; i++) await chunks.next()
+    expect(again.next('credit').chunks).toBe(2)
   })
 })
 
@@ -319,7 +335,10 @@ describe('a broken connection', () => {
   it('is made again, and the response goes on after the last chunk', async () => {
     const client = open()
     const generation = client.generate('x', { onRestart: () => expect.unreachable() })
-    const read = textsOf(generation)
+    const chunks: Chunk[] = []
+    const read = (async () => {
+      for await (const chunk of generation) chunks.push(chunk)
+    })()
     const socket = network.latest.welcome()
     const { id } = socket.accept({ token: 'secret' })
     socket.deltas(id, ['a', 'b'])
@@ -329,7 +348,13 @@ describe('a broken connection', () => {
     // Once more than was asked for.
     again.deltas(id, ['b', 'c'], 2)
     again.done(id, 4)
-    expect(await read).toEqual(['a', 'b', 'c'])
+    await read
+    // The server's clock went on, so it is the client's still.
+    expect(chunks.map(({ text, at }) => ({ text, at }))).toEqual([
+      { text: 'a', at: 0 },
+      { text: 'b', at: 1 },
+      { text: 'c', at: 1 },
+    ])
     expect((await generation).text).toBe('abc')
   })
 

@@ -36,7 +36,6 @@ interface Asked {
   readonly generation: Generation
   readonly expected: string
   readonly chunks: AsyncIterator<{ readonly text: string }> | null
-  read: string
   isAborted: boolean
   outcomes: unknown[]
 }
@@ -79,26 +78,29 @@ class Run {
 
   /** From here on everybody behaves. */
   async calm(): Promise<void> {
-    for (const asked of this.asked) void this.#readAll(asked)
-    const closed = this.client.close()
-    let isClosed = false
-    closed.then(() => {
-      isClosed = true
+    const ended = [...this.asked.map((asked) => this.#readAll(asked)), this.#turn]
+    await this.#serveUntil(Promise.allSettled(ended))
+    await this.#serveUntil(this.client.close())
+  }
+
+  async #serveUntil(promise: Promise<unknown>): Promise<void> {
+    let isOver = false
+    promise.then(() => {
+      isOver = true
     })
-    for (let i = 0; i < 100 && !isClosed; i++) {
+    for (let i = 0; i < 100 && !isOver; i++) {
       this.server.open()
       this.server.finish()
       await vi.advanceTimersByTimeAsync(6000)
     }
-    expect(isClosed).toBe(true)
-    for (const asked of this.asked) await this.#readAll(asked)
+    expect(isOver).toBe(true)
   }
 
   #generate(kind: number): void {
     const prompt = `prompt ${this.asked.length}`
     const generation = this.client.generate(prompt, { highWaterMark: 1 + kind, resumable: kind !== 3 })
     const chunks = kind % 2 === 0 ? generation[Symbol.asyncIterator]() : null
-    const asked: Asked = { generation, expected: answerTo(prompt), chunks, read: '', isAborted: false, outcomes: [] }
+    const asked: Asked = { generation, expected: answerTo(prompt), chunks, isAborted: false, outcomes: [] }
     this.asked.push(asked)
     this.#watch(asked)
   }
@@ -138,20 +140,18 @@ class Run {
 
   #read(index: number): void {
     const asked = this.asked[index % this.asked.length]
-    asked?.chunks?.next().then(
-      ({ value }) => {
-        asked.read += value?.text ?? ''
-      },
-      () => undefined,
-    )
+    asked?.chunks?.next().catch(() => undefined)
   }
 
-  async #readAll({ chunks, ...asked }: Asked): Promise<void> {
+  /** To the end of its chunks, and of its result. */
+  async #readAll({ chunks, generation }: Asked): Promise<void> {
     for (let done = chunks === null; !done; ) {
-      const next = await chunks!.next().catch(() => ({ done: true, value: undefined }))
-      done = next.done === true
-      asked.read += next.value?.text ?? ''
+      done = await chunks!.next().then(
+        (next) => next.done === true,
+        () => true,
+      )
     }
+    await generation
   }
 }
 
