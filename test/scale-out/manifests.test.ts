@@ -141,7 +141,7 @@ describe('the autoscaler', () => {
 test('the image copies no build of this machine, and starts what there is', () => {
   const dockerfile = readFileSync('docs/scale-out/Dockerfile', 'utf8')
   const { bin } = JSON.parse(readFileSync('package.json', 'utf8'))
-  expect(dockerfile).toContain(`ENTRYPOINT ["node", "/gorgon/${bin.gorgon}"]`)
+  expect(dockerfile).toContain(`ENTRYPOINT ["node", "/app/node_modules/gorgon/${bin.gorgon}"]`)
   const ignored = readFileSync('docs/scale-out/Dockerfile.dockerignore', 'utf8').split('\n')
   for (const path of ['node_modules', 'build*', 'dist', '.git']) expect(ignored).toContain(path)
 })
