@@ -134,6 +134,16 @@ export function violate(context: z.RefinementCtx, path: readonly string[], sente
   context.addIssue({ code: 'custom', path: [...path], message: sentence, params: { sentence: true } })
 }
 
+/** What its errors do not repeat: they say what is allowed, and nothing of what was given. */
+export const secret = <Schema extends z.ZodType>(schema: Schema, allowed: string) =>
+  z
+    .custom<z.input<Schema>>()
+    .superRefine((value, context) => {
+      if (schema.safeParse(value).success) return
+      context.addIssue({ code: 'custom', message: allowed, params: { secret: true } })
+    })
+    .pipe(schema as z.ZodType<z.output<Schema>, z.input<Schema>>)
+
 function showPath(path: readonly PropertyKey[]): string {
   let shown = ''
   for (const key of path) shown += typeof key === 'number' ? `[${key}]` : shown === '' ? String(key) : `.${String(key)}`
@@ -173,7 +183,9 @@ function problemOf(issue: z.core.$ZodIssue, input: unknown, where: string) {
     }
   }
   if (issue.code === 'custom') {
-    const { sentence } = issue.params ?? {}
+    const { sentence, secret } = issue.params ?? {}
+    if (secret === true)
+      return { path, value: undefined, message: `${subject} is something else: use ${full(issue.message)}` }
     if (sentence === true) return { path, value, message: `${subject} ${issue.message}` }
   }
   if (value === undefined) return { path, value, message: `${subject} is missing: give ${full(issue.message)}` }

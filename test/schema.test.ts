@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { isGorgonError } from '../src/errors.js'
 import { parseGenerateOptions } from '../src/options.js'
-import { didYouMean, integer, list, parse, strict } from '../src/schema.js'
+import { didYouMean, integer, list, parse, secret, strict } from '../src/schema.js'
+import { failure } from './support/errors.js'
 
 describe('didYouMean', () => {
   const known = ['maxTokens', 'minTokens', 'temperature', 'topK', 'topP', 'minP', 'stop']
@@ -76,5 +77,19 @@ describe('a hostile value is answered with a short message, soon', () => {
       expect((error as Error).message.length).toBeLessThan(2000)
     }
     expect(performance.now() - start).toBeLessThan(2000)
+  })
+})
+
+describe('a secret', () => {
+  const schema = strict({ key: secret(z.string().min(8), 'at least 8 characters') })
+
+  test('that is as it should be is given through', () => {
+    expect(parse(schema, { key: '12345678' })).toEqual({ key: '12345678' })
+  })
+
+  test('that is not is named, with what is allowed, and never shown', async () => {
+    const error = await failure(() => parse(schema, { key: '1234' }), 'ERR_OPTION', /^key is .* at least 8 characters/)
+    expect(`${error.message} ${JSON.stringify(error.details)}`).not.toContain('1234')
+    await failure(() => parse(schema, {}), 'ERR_OPTION', /^key .*at least 8 characters/)
   })
 })

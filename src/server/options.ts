@@ -2,7 +2,7 @@
 import { isIP } from 'node:net'
 import { z } from 'zod'
 import type { Engine, LoadProgress } from '../index.js'
-import { flag, integer, parse, strict, text } from '../schema.js'
+import { flag, integer, parse, secret, strict, text } from '../schema.js'
 import type { Credentials, Principal } from './auth.js'
 import type { Logger } from './log.js'
 
@@ -17,7 +17,8 @@ export type LogLevel = (typeof LOG_LEVELS)[number]
 export type EngineSource = Engine | Promise<Engine>
 
 const ENGINE_FORMS = 'an engine, a promise of one, or an object from model names to such'
-const KEY_FORMS = 'a string of at least 8 characters without spaces, or { key, name, maxPriority }'
+const KEY_FORMS =
+  'a string of at least 8 characters without spaces, or { key, name, maxPriority } with such a key and a maxPriority from -10 to 10'
 const ORIGIN_FORMS = 'an origin such as "https://app.example", without a path, or "*"'
 const PROXY_FORMS = 'an IP address, or a network such as "10.0.0.0/8"'
 /** Characters of a key, at least. */
@@ -37,21 +38,21 @@ function isEngines(value: unknown): boolean {
   return sources.length > 0 && sources.every(isSource)
 }
 
-const secret = () => z.string(KEY_FORMS).min(SHORTEST_KEY, KEY_FORMS).regex(/^\S+$/, KEY_FORMS)
+const keyText = () => z.string(KEY_FORMS).min(SHORTEST_KEY, KEY_FORMS).regex(/^\S+$/, KEY_FORMS)
 
-const Key = z.union(
-  [
-    secret(),
+const Key = secret(
+  z.union([
+    keyText(),
     strict({
       /** What a client sends. */
-      key: secret(),
+      key: keyText(),
       /** What logs call it. Default: a short hash of it. */
       name: text('a name').optional(),
       /** The highest priority its requests may have. -10 to 10; default 0. */
       maxPriority: integer(-10, 10).default(0),
     }),
-  ],
-  { error: KEY_FORMS },
+  ]),
+  KEY_FORMS,
 )
 
 function isOrigin(value: string): boolean {
