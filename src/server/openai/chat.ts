@@ -7,7 +7,15 @@ import type { ServerContext } from '../context.js'
 import type { Exchange, Route } from '../http.js'
 import { answer, assertChoices, type Wording } from './answer.js'
 import { Choices } from './choices.js'
-import { bodySchema, generateOptionsOf, ignoredShape, maybe, REFUSED_EXTRAS, samplingShape } from './fields.js'
+import {
+  bodySchema,
+  choicesShape,
+  generateOptionsOf,
+  ignoredShape,
+  maybe,
+  REFUSED_EXTRAS,
+  samplingShape,
+} from './fields.js'
 import { type BytesOf, type ListedLogprob, listedLogprobs } from './logprobs.js'
 import { ChatMessages, chatOf } from './messages.js'
 import { type EngineReport, finishReasonOf } from './reports.js'
@@ -16,6 +24,7 @@ export const ChatBody = bodySchema(
   {
     ...ignoredShape,
     ...samplingShape,
+    ...choicesShape,
     messages: ChatMessages,
     max_completion_tokens: maybe(requestShape.maxTokens.unwrap()),
     logprobs: maybe(flag()),
@@ -45,17 +54,16 @@ async function completeChat(exchange: Exchange, { intake, options: { limits } }:
   const { id: model, engine } = intake.engineOf(body.model ?? undefined)
   const n = body.n ?? 1
   assertChoices(n, limits.choices)
-  const logprobs = logprobsOf(body)
-  const options = generateOptionsOf(
-    { ...body, max_tokens: body.max_completion_tokens ?? body.max_tokens },
-    { maxTokens: engine.info.context },
-  )
+  const options = generateOptionsOf(body, {
+    maxTokens: body.max_completion_tokens ?? body.max_tokens ?? engine.info.context,
+    logprobs: logprobsOf(body),
+  })
   const choices = new Choices(intake, exchange, {
     endpoint: 'chat',
     model,
     prompts: [chatOf(body.messages)],
     n,
-    options: { ...options, logprobs },
+    options,
   })
   await answer(
     exchange,

@@ -6,7 +6,16 @@ import type { ServerContext } from '../context.js'
 import type { Exchange, Route } from '../http.js'
 import { answer, assertChoices, type Wording } from './answer.js'
 import { Choices } from './choices.js'
-import { bodySchema, generateOptionsOf, ignoredShape, maybe, REFUSED_EXTRAS, samplingShape } from './fields.js'
+import {
+  bodySchema,
+  choicesShape,
+  generateOptionsOf,
+  ignoredShape,
+  isTokenId,
+  maybe,
+  REFUSED_EXTRAS,
+  samplingShape,
+} from './fields.js'
 import { type ColumnLogprobs, joinColumns, LogprobColumns } from './logprobs.js'
 import { type EngineReport, finishReasonOf } from './reports.js'
 
@@ -19,13 +28,11 @@ type TokenIds = readonly number[]
 type PromptInput = string | readonly string[] | TokenIds | readonly TokenIds[]
 
 const isText = (value: unknown): value is string => typeof value === 'string'
-const isId = (value: unknown): value is number => Number.isInteger(value) && (value as number) >= 0
 const isListOf = <T>(is: (value: unknown) => value is T) => {
   return (value: unknown): value is readonly T[] => Array.isArray(value) && value.length > 0 && value.every(is)
 }
-const isTokenIds = isListOf(isId)
+const isTokenIds = isListOf(isTokenId)
 
-/** By hand: a prompt may be millions of ids, and schemas take microseconds for each. */
 const PromptField = z
   .custom<PromptInput>(
     (value) => isText(value) || isTokenIds(value) || isListOf(isText)(value) || isListOf(isTokenIds)(value),
@@ -33,13 +40,14 @@ const PromptField = z
   )
   .transform((prompt): readonly Prompt[] => {
     if (isText(prompt)) return [prompt]
-    return isId(prompt[0]) ? [prompt as TokenIds] : (prompt as readonly (string | TokenIds)[])
+    return isTokenId(prompt[0]) ? [prompt as TokenIds] : (prompt as readonly (string | TokenIds)[])
   })
 
 export const CompletionsBody = bodySchema(
   {
     ...ignoredShape,
     ...samplingShape,
+    ...choicesShape,
     prompt: PromptField,
     logprobs: maybe(integer(0, 20)),
   },
@@ -56,13 +64,16 @@ async function complete(exchange: Exchange, { intake, options: { limits } }: Ser
   const { prompt: prompts } = body
   const n = body.n ?? 1
   assertChoices(prompts.length * n, limits.choices)
-  const options = generateOptionsOf(body, { maxTokens: DEFAULT_MAX_TOKENS })
+  const options = generateOptionsOf(body, {
+    maxTokens: body.max_tokens ?? DEFAULT_MAX_TOKENS,
+    logprobs: body.logprobs ?? false,
+  })
   const choices = new Choices(intake, exchange, {
     endpoint: 'completions',
     model,
     prompts,
     n,
-    options: { ...options, logprobs: body.logprobs ?? false },
+    options,
   })
   await answer(exchange, choices, COMPLETIONS_WORDING, body)
 }

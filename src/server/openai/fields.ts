@@ -6,7 +6,7 @@ import { z } from 'zod'
 import { GorgonError } from '../../errors.js'
 import type { GenerateOptionsInput } from '../../index.js'
 import { requestShape } from '../../options.js'
-import { flag, integer, list, strict, text, withoutDefaults } from '../../schema.js'
+import { flag, integer, strict, text, withoutDefaults } from '../../schema.js'
 import { Seed } from '../protocol.js'
 
 /** As OpenAI's clients write it: null is the default. */
@@ -50,10 +50,24 @@ const StreamOptions = strict({
   include_obfuscation: maybe(flag()),
 })
 
-/** Honoured by both chat completions and completions. */
+export const isTokenId = (value: unknown): value is number => Number.isInteger(value) && (value as number) >= 0
+
+/** By hand, as wherever there may be millions: schemas take microseconds for each. */
+const TokenIds = z.custom<readonly number[]>(
+  (value) => Array.isArray(value) && value.every(isTokenId),
+  'an array of token ids',
+)
+
+/** Of chat completions and completions, which may give several choices. */
+export const choicesShape = {
+  max_tokens: maybe(requestShape.maxTokens.unwrap()),
+  n: maybe(integer(1)),
+  stream_options: maybe(StreamOptions),
+}
+
+/** Of all endpoints. */
 export const samplingShape = {
   model: maybe(text('the name of a model')),
-  max_tokens: maybe(requestShape.maxTokens.unwrap()),
   temperature: maybe(requestShape.temperature.unwrap()),
   top_p: maybe(requestShape.topP.unwrap()),
   frequency_penalty: maybe(requestShape.frequencyPenalty.unwrap()),
@@ -61,16 +75,14 @@ export const samplingShape = {
   logit_bias: maybe(requestShape.logitBias.unwrap()),
   seed: maybe(Seed),
   stop: maybe(Stop),
-  n: maybe(integer(1)),
   stream: maybe(flag()),
-  stream_options: maybe(StreamOptions),
   // Not OpenAI's, but what its clients send to servers such as this one.
   top_k: maybe(integer(-1).transform((k) => Math.max(0, k))),
   min_p: maybe(requestShape.minP.unwrap()),
   repetition_penalty: maybe(requestShape.repetitionPenalty.unwrap()),
   min_tokens: maybe(requestShape.minTokens.unwrap()),
   ignore_eos: maybe(flag()),
-  stop_token_ids: maybe(list(integer(0), 'an array of token ids')),
+  stop_token_ids: maybe(TokenIds),
   gorgon: maybe(EngineFields),
 }
 
@@ -79,13 +91,12 @@ type SamplingFields = z.output<z.ZodObject<typeof samplingShape>>
 /** OpenAI's own default; the library's is greedy decoding. */
 export const DEFAULT_TEMPERATURE = 1
 
-/** @param defaults.maxTokens where the request names no limit. */
 export function generateOptionsOf(
   fields: SamplingFields,
-  { maxTokens }: { readonly maxTokens: number },
+  own: Pick<GenerateOptionsInput, 'maxTokens' | 'logprobs'>,
 ): GenerateOptionsInput {
   return given({
-    maxTokens: fields.max_tokens ?? maxTokens,
+    ...own,
     minTokens: fields.min_tokens,
     ignoreEos: fields.ignore_eos,
     temperature: fields.temperature ?? DEFAULT_TEMPERATURE,
@@ -104,7 +115,7 @@ export function generateOptionsOf(
 }
 
 /** Without what is null or undefined. */
-export function given(fields: object): GenerateOptionsInput {
+function given(fields: object): GenerateOptionsInput {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== null))
 }
 

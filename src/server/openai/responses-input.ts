@@ -6,13 +6,12 @@ import { flag, integer, list, oneOf, strict, text } from '../../schema.js'
 import {
   anything,
   bodySchema,
-  DEFAULT_TEMPERATURE,
-  EngineFields,
-  given,
+  generateOptionsOf,
   ignoredShape,
   maybe,
   REFUSED_EXTRAS,
   refuse,
+  samplingShape,
   unsupported,
 } from './fields.js'
 import { Content, contentText, roleOf } from './messages.js'
@@ -55,19 +54,15 @@ const label = () => maybe(z.string(LABEL_FORMS).max(512, LABEL_FORMS))
 
 const responseShape = {
   ...ignoredShape,
-  model: maybe(text('the name of a model')),
+  ...samplingShape,
   input: z.union([z.string(), list(Item, INPUT_FORMS, 1)], { error: INPUT_FORMS }).optional(),
   instructions: maybe(z.string('a string')),
   previous_response_id: maybe(text('the id of a response')),
   max_output_tokens: maybe(requestShape.maxTokens.unwrap()),
-  temperature: maybe(requestShape.temperature.unwrap()),
-  top_p: maybe(requestShape.topP.unwrap()),
   top_logprobs: maybe(integer(0, 20)),
   include: maybe(list(oneOf(NAMES_OF_MORE), 'an array of names of more output')),
   text: maybe(TextConfig),
   truncation: maybe(oneOf(['auto', 'disabled'])),
-  store: maybe(flag()),
-  stream: maybe(flag()),
   metadata: maybe(Metadata),
   user: label(),
   safety_identifier: label(),
@@ -75,10 +70,6 @@ const responseShape = {
   // There are no tools, so neither are there calls to limit.
   max_tool_calls: anything(),
   stream_options: anything(),
-  // OpenAI has them elsewhere, and reports them here.
-  presence_penalty: maybe(requestShape.presencePenalty.unwrap()),
-  frequency_penalty: maybe(requestShape.frequencyPenalty.unwrap()),
-  gorgon: maybe(EngineFields),
 }
 
 const REFUSED = [
@@ -136,13 +127,8 @@ export function messagesOf(input: ResponseBody['input']): Message[] {
 /** @param context what the model holds: the limit where the request names none. */
 export function responseOptionsOf(body: ResponseBody, { context }: { readonly context: number }): GenerateOptionsInput {
   const isAsked = body.include?.includes('message.output_text.logprobs') ?? false
-  return given({
+  return generateOptionsOf(body, {
     maxTokens: body.max_output_tokens ?? context,
-    temperature: body.temperature ?? DEFAULT_TEMPERATURE,
-    topP: body.top_p,
-    presencePenalty: body.presence_penalty,
-    frequencyPenalty: body.frequency_penalty,
-    logprobs: body.top_logprobs ?? (isAsked ? 0 : undefined),
-    ...body.gorgon,
+    logprobs: body.top_logprobs ?? (isAsked ? 0 : false),
   })
 }

@@ -147,6 +147,22 @@ describe('POST /v1/responses', () => {
     expect(part!.logprobs!.every(({ top_logprobs }) => top_logprobs.length === 2)).toBe(true)
   })
 
+  it('samples as the other endpoints do, by the same fields', async () => {
+    const server = await start()
+    const sampling = { temperature: 0.9, top_k: 30, min_p: 0.02, seed: 4, stop: ['\n\n'], repetition_penalty: 1.1 }
+    const response = await openaiOf(server).responses.create({ ...GREEDY, ...sampling } as Params)
+    const { text } = await server.engine.generate([user(INPUT)], {
+      maxTokens: 24,
+      temperature: 0.9,
+      topK: 30,
+      minP: 0.02,
+      seed: 4,
+      stop: ['\n\n'],
+      repetitionPenalty: 1.1,
+    })
+    expect(response.output_text).toBe(text)
+  })
+
   it('repeats what the request said of itself', async () => {
     const said = {
       metadata: { project: 'x' },
