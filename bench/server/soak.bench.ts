@@ -37,6 +37,7 @@ import {
   type SoakMeasurement,
   type SoakOptions,
 } from './soak.report.js'
+import { type Stopping, stopUnderLoad } from './stopping.js'
 import { digestOf, gapsOf, tpotOf } from './times.js'
 
 const BENCH = 'server/soak'
@@ -66,6 +67,7 @@ async function main(given: Given): Promise<void> {
   const crowd = await crowded(host, settings)
   const faults: Fault[] = []
   for (const fault of FAULTS) faults.push(await suffered(host, fault, given.quick === true))
+  faults.push(await stopped({ model: given.model, clients: settings.clients, drainSeconds: given.quick ? 1 : 5 }))
   showProgress()
 
   const { model, temperature } = given
@@ -141,6 +143,24 @@ async function suffered(
   const target = { url: await host.ask('serve', limits), marks: () => host.ask('marks', { afterGc: true }) }
   const finding = await inflict(target, fault(chosen))
   return { kind: 'fault', name, size: inWords(chosen), wallMs: performance.now() - startMs, ...finding }
+}
+
+async function stopped(stopping: Stopping): Promise<Fault> {
+  showProgress('SIGTERM')
+  const startMs = performance.now()
+  const { stopMs, ...seen } = await stopUnderLoad(stopping)
+  return {
+    kind: 'fault',
+    name: 'SIGTERM',
+    size: `${stopping.clients} clients, ${stopping.drainSeconds} s to finish`,
+    ...seen,
+    restMs: stopMs,
+    wallMs: performance.now() - startMs,
+    heapGrowthBytes: 0,
+    coalesced: 0,
+    parked: 0,
+    slowCloses: 0,
+  }
 }
 
 function assertSame(answer: Timed, expected: Answer): void {
