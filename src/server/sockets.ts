@@ -228,7 +228,8 @@ class OpenSocket implements PeerSocket {
   #idle: NodeJS.Timeout | undefined
   #closing: NodeJS.Timeout | undefined
   #missed = 0
-  #heardAt = performance.now()
+  /** When something was last said, by either side. */
+  #activeAt = performance.now()
 
   constructor(ws: WebSocket, { limits, protocol, connect, onClose }: SocketOptions) {
     this.#ws = ws
@@ -236,7 +237,8 @@ class OpenSocket implements PeerSocket {
     this.#idleMs = limits.idleMs
     this.connection = connect(this)
     ws.on('message', (data, isBinary) => {
-      this.#heard()
+      this.#missed = 0
+      this.#activeAt = performance.now()
       // With the default binary type, data is one buffer.
       if (isBinary) this.leave(CloseCode.badFrame, 'The message is binary: frames are JSON, as text')
       else this.connection.received((data as Buffer).toString())
@@ -262,6 +264,7 @@ class OpenSocket implements PeerSocket {
   }
 
   send(message: string, done: () => void): void {
+    this.#activeAt = performance.now()
     this.#ws.send(message, done)
   }
 
@@ -276,11 +279,6 @@ class OpenSocket implements PeerSocket {
     this.close(code, reason)
   }
 
-  #heard(): void {
-    this.#missed = 0
-    this.#heardAt = performance.now()
-  }
-
   #beat(): void {
     if (this.#missed >= MOST_MISSED) {
       this.#ws.terminate()
@@ -292,9 +290,9 @@ class OpenSocket implements PeerSocket {
 
   #watchIdle(inMs: number): void {
     this.#idle = setTimeout(() => {
-      if (this.connection.isBusy) this.#heardAt = performance.now()
-      const left = this.#heardAt + this.#idleMs - performance.now()
+      const left = this.#activeAt + this.#idleMs - performance.now()
       if (left > 0) this.#watchIdle(left)
+      else if (this.connection.isBusy) this.#watchIdle(this.#idleMs)
       else this.leave(CloseCode.timeout, `Nothing was asked for ${this.#idleMs} ms`)
     }, inMs)
   }
