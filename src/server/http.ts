@@ -118,9 +118,7 @@ export class HttpExchange implements Exchange {
     const { response } = this
     this.#events?.end()
     if (!response.writableEnded) response.end()
-    if (response.writableFinished) return
-    const timer = setTimeout(() => response.destroy(), this.#limits.bodyMs)
-    void this.closed.then(() => clearTimeout(timer))
+    this.#expire()
   }
 
   /** Answers with a problem; as the last event, where an answer of events has begun. */
@@ -130,6 +128,7 @@ export class HttpExchange implements Exchange {
     const body = JSON.stringify(errorBody(problem))
     if (this.#events) {
       this.#events.end('error', body)
+      this.#expire()
       return
     }
     if (response.headersSent) {
@@ -147,6 +146,14 @@ export class HttpExchange implements Exchange {
     response.write(body)
     if (!isWhole) await this.#linger()
     response.end()
+    this.#expire()
+  }
+
+  /** An answer that has ended leaves in time, or its connection is closed. */
+  #expire(): void {
+    if (this.response.writableFinished) return
+    const timer = setTimeout(() => this.response.destroy(), this.#limits.bodyMs)
+    void this.closed.then(() => clearTimeout(timer))
   }
 
   /** Closing on unread bytes would reset the connection, and the answer might be lost with it. */

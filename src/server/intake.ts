@@ -175,10 +175,9 @@ export class Intake {
     void work.settled.then((ended) => {
       leave()
       this.#running.delete(work)
-      this.#log(about, input, ended)
+      if (this.#running.size === 0) for (const resolve of this.#onIdle.splice(0)) resolve()
       if ('error' in ended && problemOf(ended.error, work.id).code === 'ERR_OUT_OF_MEMORY') this.onOutOfMemory()
-      if (this.#running.size > 0) return
-      for (const resolve of this.#onIdle.splice(0)) resolve()
+      this.#log(about, input, ended)
     })
     return work
   }

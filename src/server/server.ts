@@ -32,6 +32,7 @@ export interface ServerAddress {
   readonly port: number
 }
 
+/** Connections that are told why they are not taken, before they close; more of them are closed without a word. */
 const REFUSED_AT_ONCE = 128
 
 /** After aborted requests were told to end: how long their answers get to leave. */
@@ -175,7 +176,6 @@ export class InferenceServer implements AsyncDisposable {
     } catch (error) {
       this.#refused.add(socket)
       socket.on('close', () => this.#refused.delete(socket))
-      // A few are told why.
       if (this.#refused.size > REFUSED_AT_ONCE) socket.destroy()
       else refuseUpgrade(socket, problemOf(error, ''))
     }
@@ -279,7 +279,7 @@ export class InferenceServer implements AsyncDisposable {
     // Nothing listens from here on, and connections without a request are closed.
     const freed = new Promise<void>((resolve) => this.#http.close(() => resolve()))
     this.intake.abortAll(new GorgonError('ERR_DRAINING', 'The server stopped before the generation was done.'))
-    await Promise.race([ended, after(GRACE_MS)])
+    await Promise.race([Promise.all([ended, this.#answered()]), after(GRACE_MS)])
     this.#sockets.close()
     this.#http.closeAllConnections()
     await this.intake.idle()
@@ -289,9 +289,9 @@ export class InferenceServer implements AsyncDisposable {
     this.#address = null
   }
 
-  /** Resolves when no exchange is under way. */
+  /** Resolves when what is under way now has been answered; others may always come, to ask whether the server is ready. */
   async #answered(): Promise<void> {
-    while (this.#exchanges.size > 0) await Promise.all([...this.#exchanges].map(({ closed }) => closed))
+    await Promise.all([...this.#exchanges].map(({ closed }) => closed))
   }
 }
 

@@ -350,6 +350,27 @@ describe('events', () => {
     client.socket.destroy()
   })
 
+  test('that end in an error nobody reads are given up', async () => {
+    let ended: Promise<void> | undefined
+    const port = await serving(
+      async (exchange) => {
+        ended = exchange.closed
+        exchange
+          .events()
+          .send(null, 'x'.repeat(32 * 1024 * 1024))
+          .catch(() => undefined)
+        throw new Error('then it failed')
+      },
+      { bodyMs: 200, stallMs: 60_000 },
+    )
+    const client = await rawClient(port)
+    client.socket.pause()
+    client.write('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n')
+    while (!ended) await new Promise((resolve) => setImmediate(resolve))
+    await ended
+    client.socket.destroy()
+  })
+
   test('to somebody who left reject, and the signal says so', async () => {
     let left: (what: unknown) => void
     const seen = new Promise<unknown>((resolve) => {

@@ -383,6 +383,19 @@ describe('closing', () => {
     await expect(fetch(`${url}/health`)).rejects.toThrow()
   })
 
+  test('is not put off by balancers that keep asking whether it is ready', async () => {
+    const { url, close } = await startServer()
+    const running = await stream(url, 200)
+    let isClosed = false
+    const closing = close().then(() => {
+      isClosed = true
+    })
+    const ask = async (): Promise<void> => {
+      while (!isClosed) await fetch(`${url}/health/ready`).catch(() => undefined)
+    }
+    await Promise.all([closing, running.text(), ...Array.from({ length: 8 }, ask)])
+  })
+
   test('cuts short what runs for longer than it may, and tells it why', async () => {
     const { url, close, engine } = await startServer()
     const running = await stream(url, 15_000)
