@@ -45,12 +45,16 @@ export class Metrics implements Observer {
   readonly #registry = new Registry()
   #readings: Partial<Readings> = {}
 
-  readonly #requests = this.#counter('requests_total', 'Requests that gave a result', ['endpoint', 'model', 'finish'])
-  readonly #failures = this.#counter('request_failures_total', 'Requests that failed, or were refused', [
+  readonly #requests = this.#counter('requests_total', 'Generations that gave a result', [
     'endpoint',
     'model',
-    'code',
+    'finish',
   ])
+  readonly #failures = this.#counter(
+    'request_failures_total',
+    'Generations that failed, or that the queue or a limit refused',
+    ['endpoint', 'model', 'code'],
+  )
   readonly #promptTokens = this.#counter('prompt_tokens_total', 'Prompt tokens worked through', ['model'])
   readonly #cachedTokens = this.#counter('cached_tokens_total', 'Rows that earlier turns of a session had left', [
     'model',
@@ -109,6 +113,7 @@ export class Metrics implements Observer {
   )
 
   readonly #responses = this.#counter('http_responses_total', 'HTTP responses begun', ['status'])
+  readonly #httpErrors = this.#counter('http_errors_total', 'HTTP requests answered with an error', ['code'])
   readonly #coalesced = this.#counter(
     'socket_coalesced_frames_total',
     'Frames put into another one because the client reads slowly',
@@ -197,6 +202,11 @@ export class Metrics implements Observer {
 
   responded(status: number): void {
     this.#responses.inc({ status })
+  }
+
+  /** @param code of the problem that was the answer, or the end of one. */
+  httpFailed(code: string): void {
+    this.#httpErrors.inc({ code })
   }
 
   /** @param frames that were not sent on their own. */

@@ -254,6 +254,7 @@ export class InferenceServer implements AsyncDisposable {
   async #fail(exchange: HttpExchange, error: unknown): Promise<void> {
     const { response, requestId, principal } = exchange
     const problem = problemOf(error, requestId)
+    this.#context.metrics.httpFailed(problem.code)
     if (isFault(problem)) {
       const { logger, logContent } = this.#context.options
       logger?.error(
