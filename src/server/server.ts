@@ -285,6 +285,7 @@ export class InferenceServer implements AsyncDisposable {
     this.#http.closeAllConnections()
     await this.intake.idle()
     await this.intake.closeSessions()
+    this.#context.responses.close()
     await freed
     this.#deadline.clear()
     this.#address = null

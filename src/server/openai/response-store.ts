@@ -136,6 +136,15 @@ export class ResponseStore {
     }
   }
 
+  /** Forgets all of it; sessions are their server's to close. */
+  close(): void {
+    clearInterval(this.#sweep ?? undefined)
+    this.#sweep = null
+    this.#entries.clear()
+    this.#held.clear()
+    this.#characters = 0
+  }
+
   #drop(id: string): void {
     const entry = this.#entries.get(id)
     if (!entry) return

@@ -141,6 +141,11 @@ export class Responses {
     if (!this.store.has(kept)) this.store.release(kept)
   }
 
+  /** Forgets what was kept; to be called when nothing runs any more. */
+  close(): void {
+    this.store.close()
+  }
+
   #runningOf(id: string, principal: Principal): RunningResponse | null {
     const running = this.#running.get(id) ?? null
     return running?.owner === principal.id ? running : null

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { ServedSession } from '../../../src/server/index.js'
 import { newResponse } from '../../../src/server/openai/response-object.js'
 import { type KeptResponse, ResponseStore, STORE_LIMITS } from '../../../src/server/openai/response-store.js'
@@ -121,5 +121,30 @@ describe('a session held for the next turn', () => {
       store.sweep()
     }
     expect(held.isClosed).toBe(true)
+  })
+})
+
+describe('the clock of a store', () => {
+  beforeEach(() => void vi.useFakeTimers())
+  afterEach(() => void vi.useRealTimers())
+
+  it('drops what is too old although nobody asks, and stops when nothing is left', () => {
+    const { store, clock } = storeOf({ keepMs: 60_000 })
+    store.keep(kept('a'))
+    expect(vi.getTimerCount()).toBe(1)
+    clock.now = 60_000
+    vi.advanceTimersByTime(60_000)
+    expect(store.size).toBe(0)
+    expect(vi.getTimerCount()).toBe(0)
+    store.keep(kept('b'))
+    expect(vi.getTimerCount()).toBe(1)
+  })
+
+  it('stops when the store is closed', () => {
+    const { store } = storeOf()
+    store.keep(kept('a'))
+    store.close()
+    expect(store.size).toBe(0)
+    expect(vi.getTimerCount()).toBe(0)
   })
 })
