@@ -309,7 +309,7 @@ export class Connection implements PeerConnection {
   }
 
   #generate(frame: ClientFrameOf<'generate'>): void {
-    const { id, model, input, options, credit } = frame
+    const { id, model, input, options, credit, minIntervalMs, provenance, ids } = frame
     if (!this.#isFree(id)) return
     try {
       this.#assertRoom(this.#responses, 'responses that have not ended')
@@ -317,7 +317,7 @@ export class Connection implements PeerConnection {
       const session = frame.session === undefined ? undefined : this.#sessionNamed(frame.session).served
       const isResumable = frame.resumable && detached.isOpen
       const response = new StreamedResponse({
-        frame,
+        asked: { id, minIntervalMs, provenance, ids },
         isResumable,
         allowedSeq: this.#allowed(credit),
         creditMs: limits.idleMs,

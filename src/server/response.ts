@@ -31,7 +31,7 @@ interface Entry {
 }
 
 export interface ResponseOptions {
-  readonly frame: Pick<ClientFrameOf<'generate'>, 'id' | 'minIntervalMs' | 'provenance' | 'ids'>
+  readonly asked: Pick<ClientFrameOf<'generate'>, 'id' | 'minIntervalMs' | 'provenance' | 'ids'>
   /** What was sent may be asked for again. */
   readonly isResumable: boolean
   /** The last delta that the client allows; infinity where it does not count. */
@@ -62,7 +62,10 @@ export class StreamedResponse implements Lane {
   #sentSeq = 0
   #allowedSeq: number
   #outbox: Outbox | null = null
+  /** Null before it runs, and after: a response that is kept does not keep what it was made of. */
   #work: Work | null = null
+  #model = ''
+  #seed: Work['seed'] = null
   #progress: Progress | null = null
   #prefillAt = Number.NEGATIVE_INFINITY
   /** When the next delta may be sent. */
@@ -75,18 +78,18 @@ export class StreamedResponse implements Lane {
   #isMade = false
 
   constructor(options: ResponseOptions) {
-    this.id = options.frame.id
+    this.id = options.asked.id
     this.isResumable = options.isResumable
     this.#options = options
     this.#allowedSeq = options.allowedSeq
   }
 
   get model(): string {
-    return this.#work!.model
+    return this.#model
   }
 
   get seed(): Work['seed'] {
-    return this.#work!.seed
+    return this.#seed
   }
 
   /** Its end is made, though perhaps not sent. */
@@ -111,7 +114,11 @@ export class StreamedResponse implements Lane {
   /** Reads the work to its end. To be called in the tick in which the work began. */
   run(work: Work): void {
     this.#work = work
-    void this.#read(work)
+    this.#model = work.model
+    this.#seed = work.seed
+    void this.#read(work).finally(() => {
+      this.#work = null
+    })
   }
 
   queued({ position }: QueueProgress): void {
@@ -261,7 +268,7 @@ export class StreamedResponse implements Lane {
   }
 
   #deltaOf({ text, tokens, drafted, atMs, step, pieces, logprobs }: Chunk): Delta {
-    const { provenance, ids } = this.#options.frame
+    const { provenance, ids } = this.#options.asked
     return {
       type: 'delta',
       id: this.id,
@@ -318,7 +325,7 @@ export class StreamedResponse implements Lane {
     entry.message = null
     this.#next++
     this.#sentSeq = Math.max(this.#sentSeq, frame.seq!)
-    this.#dueAt = performance.now() + this.#options.frame.minIntervalMs
+    this.#dueAt = performance.now() + this.#options.asked.minIntervalMs
     while (this.#next > 0 && (!this.isResumable || this.#keptBytes > KEPT_BYTES)) {
       this.#keptBytes -= this.#entries.shift()!.bytes
       this.#next--

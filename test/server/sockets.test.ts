@@ -201,6 +201,38 @@ describe('a connection is closed', () => {
   })
 })
 
+test('a second turn of a session that is at its first is refused, and the first goes on', async () => {
+  const { port } = await startServer()
+  const peer = await NativePeer.open(port)
+  const options = { maxTokens: 64, ignoreEos: true }
+  peer.say(
+    { type: 'session.open', session: 's' },
+    { type: 'generate', id: 'a', session: 's', input: PROMPT, options },
+    { type: 'generate', id: 'b', session: 's', input: PROMPT, options },
+  )
+  expect(await peer.end('b')).toMatchObject({ type: 'error', seq: 1, code: 'ERR_BUSY', retryable: true })
+  expect(await peer.end('a')).toMatchObject({ type: 'done', finish: 'length' })
+})
+
+test('a client that stops reading is coalesced, parked and closed, and each is counted', async () => {
+  const { url, engine, server, port } = await startServer({ limits: { stallMs: 300 } })
+  const peer = await NativePeer.open(port)
+  // Frames with the likeliest tokens are large: what the system's own buffers take is soon full.
+  const options = { maxTokens: 16_000, ignoreEos: true, logprobs: 20, kv: { policy: 'streaming', budget: 64 } } as const
+  for (const id of ['a', 'b', 'c', 'd']) peer.say({ type: 'generate', id, input: PROMPT, options })
+  await peer.first('delta', 'd')
+  peer.ws.pause()
+  await server.intake.idle()
+  peer.ws.resume()
+  // Whether the code arrives before the server gives up on it depends on how fast the rest is read.
+  expect([CloseCode.slowConsumer, 1006]).toContain((await peer.closing()).code)
+  expect(engine.stats()).toMatchObject({ running: 0, queued: 0 })
+  const metrics = await (await fetch(`${url}/metrics`)).text()
+  for (const name of ['socket_coalesced_frames', 'socket_parked_responses', 'socket_slow_closes']) {
+    expect(Number(new RegExp(`^gorgon_${name}_total (\\d+)`, 'm').exec(metrics)?.[1]), name).toBeGreaterThan(0)
+  }
+})
+
 test('a client that is gone frees everything within a step', async () => {
   const { engine, server, port } = await startServer()
   const peer = await NativePeer.open(port)
