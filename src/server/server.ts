@@ -19,7 +19,7 @@ import { Responses } from './openai/responses.js'
 import { openaiRoutes } from './openai/routes.js'
 import { parseServerOptions, type ServerOptionsInput } from './options.js'
 import { playgroundRoutes } from './playground.js'
-import { refuseUpgrade } from './refuse-upgrade.js'
+import { refuse } from './refusal.js'
 import { Router } from './router.js'
 import { Sockets } from './sockets.js'
 import { tokenizerRoutes } from './tokenizer.js'
@@ -177,7 +177,7 @@ export class InferenceServer implements AsyncDisposable {
       this.#refused.add(socket)
       socket.on('close', () => this.#refused.delete(socket))
       if (this.#refused.size > REFUSED_AT_ONCE) socket.destroy()
-      else refuseUpgrade(socket, problemOf(error, ''))
+      else refuse(socket, problemOf(error, ''))
     }
   }
 
@@ -187,7 +187,7 @@ export class InferenceServer implements AsyncDisposable {
       socket.destroy()
       return
     }
-    refuseUpgrade(socket, problemOf(misreading(error), ''))
+    refuse(socket, problemOf(misreading(error), ''))
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {

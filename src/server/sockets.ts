@@ -16,7 +16,7 @@ import type { SocketProtocol } from './metrics.js'
 import { ResponsesConnection } from './openai/responses-socket.js'
 import type { ServerLimits } from './options.js'
 import type { PeerConnection, PeerSocket } from './peer.js'
-import { refuseUpgrade } from './refuse-upgrade.js'
+import { refuse } from './refusal.js'
 
 /** How long the other side gets to answer a close frame. */
 const CLOSE_MS = 2000
@@ -127,7 +127,7 @@ export class Sockets {
         ({ door, principal }) => {
           this.#server.handleUpgrade(request, socket, head, (ws) => this.#begin(ws, request, door, principal))
         },
-        (error: unknown) => refuseUpgrade(socket, problemOf(error, ''), refusalHeaders(error)),
+        (error: unknown) => refuse(socket, problemOf(error, ''), refusalHeaders(error)),
       )
       .finally(() => {
         socket.off('error', onError)

@@ -7,7 +7,7 @@ import { errorBody, errorHeaders, type Problem } from './errors.js'
 const LINGER_MS = 1000
 
 /** Never throws; a socket that cannot be written is closed all the same. */
-export function refuseUpgrade(socket: Duplex, problem: Problem, headers: Readonly<Record<string, string>> = {}): void {
+export function refuse(socket: Duplex, problem: Problem, headers: Readonly<Record<string, string>> = {}): void {
   const body = JSON.stringify(errorBody(problem))
   const lines = {
     connection: 'close',
