@@ -59,7 +59,8 @@ export interface ConnectOptions {
   readonly reconnect?: ReconnectOptions | false
   /**
    * How often a request is tried again without any progress: when the server has no room for it (ERR_QUEUE_FULL, ERR_DRAINING, ERR_LOADING
-   * and the like, after the time it names) or connections break under it. At least 0; default 4.
+   * and the like, after the time it names, unless that is longer than `reconnect.maxDelayMs`) or connections break under it. At least 0;
+   * default 4.
    */
   readonly retries?: number
   /** Silence of the server after which it is asked for a sign of life; after twice that the connection counts as broken. Default: the server's. */

@@ -232,7 +232,7 @@ describe('a server that goes', () => {
   })
 
   it('in good order ends what it runs first', async () => {
-    const { client, restarts } = await restarted(10_000)
+    const { client, restarts } = await restarted(60_000)
     expect(restarts).toEqual([])
     await client.ready()
     expect(client.state).toBe('open')
@@ -309,7 +309,7 @@ describe('a session', () => {
 
   it('is the library’s, over a connection that breaks at any message', async () => {
     // A session of which the client never heard is kept for so long.
-    const running = await startServer({ limits: { resumeMs: 1000 } })
+    const running = await startServer({ limits: { resumeMs: 5000 } })
     const expected = await turnsAlone(running)
     for (let at = 1; at < 40; at += 3) {
       const sockets = breakingSockets((connection) => (connection === 0 ? at : Number.POSITIVE_INFINITY))
