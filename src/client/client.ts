@@ -19,6 +19,9 @@ import { type ClientSessionOptions, Session } from './session.js'
 import { type Platform, standardPlatform } from './socket.js'
 import { socketUrl } from './url.js'
 
+/** The longest that a server may ask a client to stay away. */
+const LONGEST_ABSENCE_MS = 60_000
+
 /** How often it is looked whether a congested socket has room again: sockets do not tell. */
 const CONGESTION_MS = 10
 
@@ -207,7 +210,8 @@ export class Client implements AsyncDisposable {
   #dialLater(error: ClientError): void {
     if (this.#state === 'open') this.#change('reconnecting')
     this.#failures++
-    const delayMs = Math.max(error.retryAfterMs ?? 0, backoffMs(this.#failures, this.#plan.reconnect))
+    const askedMs = Math.min(error.retryAfterMs ?? 0, LONGEST_ABSENCE_MS)
+    const delayMs = Math.max(askedMs, backoffMs(this.#failures, this.#plan.reconnect))
     this.#dialTimer = setTimeout(() => this.#dial(), delayMs)
   }
 

@@ -225,10 +225,13 @@ export class ArrivingGeneration implements Generation {
     await this.#result.catch(() => undefined)
   }
 
-  /** Where the result is awaited and nobody reads, chunks are in the way as soon as they would hold up the server, or at the end. */
+  /**
+   * Where the result is awaited and nobody reads, chunks are in the way at the end, or as soon as they could hold up the server: credit is
+   * granted by halves of what is held.
+   */
   #forgoChunks(): void {
     if (!this.#isAwaited || this.#reader !== 'none') return
-    if (!this.#hasEnded && this.#buffer.length < this.#highWaterMark) return
+    if (!this.#hasEnded && this.#buffer.length < this.#highWaterMark / 2) return
     this.#reader = 'too late'
     this.#buffer = []
     if (!this.#hasEnded) this.#source.consumed()

@@ -175,6 +175,9 @@ export interface ClientPlan {
   readonly onState: ((change: StateChange) => void) | undefined
 }
 
+/** Timers take a longer time for none at all. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
 const CONNECT_OPTIONS: readonly (keyof ConnectOptions)[] = [
   'key',
   'signal',
@@ -202,12 +205,12 @@ export function clientPlanOf(given: ConnectOptions): ClientPlan {
     reconnect: {
       retries: whole('reconnect.retries', retries ?? 8, 0),
       firstRetries: retries ?? 3,
-      minDelayMs: whole('reconnect.minDelayMs', minDelayMs, 0),
-      maxDelayMs: whole('reconnect.maxDelayMs', maxDelayMs, 0),
+      minDelayMs: milliseconds('reconnect.minDelayMs', minDelayMs, 0),
+      maxDelayMs: milliseconds('reconnect.maxDelayMs', maxDelayMs, 0),
     },
     retries: whole('retries', given.retries ?? 4, 0),
-    heartbeatMs: given.heartbeatMs === undefined ? undefined : whole('heartbeatMs', given.heartbeatMs, 1),
-    openTimeoutMs: whole('openTimeoutMs', given.openTimeoutMs ?? 10_000, 1),
+    heartbeatMs: given.heartbeatMs === undefined ? undefined : milliseconds('heartbeatMs', given.heartbeatMs, 1),
+    openTimeoutMs: milliseconds('openTimeoutMs', given.openTimeoutMs ?? 10_000, 1),
     client: given.client ?? 'gorgon',
     onState: given.onState,
   }
@@ -216,6 +219,11 @@ export function clientPlanOf(given: ConnectOptions): ClientPlan {
 function whole(path: string, value: number, minimum: number): number {
   const isWhole = Number.isInteger(value) || value === Number.POSITIVE_INFINITY
   return isWhole && value >= minimum ? value : refuse(path, value, `a whole number, at least ${minimum}`)
+}
+
+function milliseconds(path: string, value: number, minimum: number): number {
+  const isTime = Number.isInteger(value) && value >= minimum && value <= LONGEST_TIMER_MS
+  return isTime ? value : refuse(path, value, `a whole number from ${minimum} to ${LONGEST_TIMER_MS}`)
 }
 
 function refuse(path: string, value: unknown, allowed: string): never {

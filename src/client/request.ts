@@ -165,7 +165,7 @@ export class Request implements Correspondent {
     else if (frame.type === 'delta') this.#delta(frame)
     else if (frame.type === 'done') {
       if (frame.finish !== 'aborted' || this.#isAborted) this.#done(frame)
-      else this.#again(new ClientError('ERR_DRAINING', 'The server ended the response too early.', { retryable: true }))
+      else this.#cutShort()
     } else if (frame.type === 'error') this.#error(frame)
     else if (this.generation.hasEnded) return
     else if (frame.type === 'queued') this.#order.plan.local.onQueue?.({ position: frame.position })
@@ -299,9 +299,17 @@ export class Request implements Correspondent {
     else this.#restart(error, 0)
   }
 
+  /** By the server, as at the end of its time to drain. */
+  #cutShort(): void {
+    this.#order.turn?.abandon()
+    this.#again(new ClientError('ERR_DRAINING', 'The server ended the response too early.', { retryable: true }))
+  }
+
   /** The server is done with it, and it is not at its end. */
   #again(error: ClientError): void {
     this.#token = null
+    // A part of this turn may be in its session.
+    if (this.#lastSeq > 0) this.#order.turn?.abandon()
     const { retries, backoff } = this.#host
     const isTooLate = (error.retryAfterMs ?? 0) > backoff.maxDelayMs
     if (!error.retryable || isTooLate || ++this.#attempts > retries) this.#fail(error)

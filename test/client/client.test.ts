@@ -125,6 +125,7 @@ describe('connecting', () => {
       [{ retries: -1 }, 'retries'],
       [{ reconnect: { minDelayMs: Number.NaN } }, 'reconnect.minDelayMs'],
       [{ openTimeoutMs: 0 }, 'openTimeoutMs'],
+      [{ heartbeatMs: Number.POSITIVE_INFINITY }, 'heartbeatMs'],
     ] as const) {
       expect(() => open(options as ConnectOptions)).toThrow(expect.objectContaining({ code: 'ERR_OPTION' }))
       expect(() => open(options as ConnectOptions)).toThrow(

@@ -251,7 +251,7 @@ describe('credit', () => {
     const socket = network.latest.welcome()
     const { id } = socket.accept()
     socket.deltas(id, ['a', 'b', 'c', 'd'])
-    expect(socket.next('credit').chunks).toBe(4)
+    expect(socket.sent.map((frame) => (frame as { chunks: number }).chunks)).toEqual([2, 2])
     socket.deltas(id, ['e'], 5)
     socket.done(id, 6)
     expect((await result).text).toBe('abcde')
@@ -268,6 +268,22 @@ describe('credit', () => {
     expect(socket.next('credit').chunks).toBe(2)
     socket.done(id, 3)
     expect((await result).text).toBe('ab')
+  })
+
+  it('is not held up by who only awaits what is made again either', async () => {
+    const client = open()
+    const result = client.generate('x', { highWaterMark: 4 }).result()
+    const socket = network.latest.welcome()
+    socket.deltas(socket.accept({ token: 'secret' }).id, ['a'])
+    const again = await reconnect()
+    again.say(refusal(again.next('resume').id, 'ERR_RESPONSE_NOT_FOUND'))
+    const { id, credit } = again.accept()
+    expect(credit).toBe(3)
+    again.deltas(id, ['a', 'b', 'c'])
+    expect(again.next('credit').chunks).toBeGreaterThan(0)
+    again.deltas(id, ['d'], 4)
+    again.done(id, 5)
+    expect((await result).text).toBe('abcd')
   })
 
   it('is said anew on a new connection, for what is not held already', async () => {

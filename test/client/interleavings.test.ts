@@ -9,7 +9,7 @@ watchRejections()
 
 type Event =
   | { readonly type: 'generate' | 'abort' | 'read' | 'tick' | 'step' | 'break'; readonly value: number }
-  | { readonly type: 'turn' | 'open' | 'work' | 'forget' | 'drain' | 'refuse' | 'cut short' }
+  | { readonly type: 'turn' | 'abort turn' | 'open' | 'work' | 'forget' | 'drain' | 'refuse' | 'cut short' }
 
 const event: fc.Arbitrary<Event> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ type: fc.constant('generate' as const), value: fc.nat(3) }) },
@@ -27,7 +27,20 @@ const event: fc.Arbitrary<Event> = fc.oneof(
   {
     weight: 9,
     arbitrary: fc.record({
-      type: fc.constantFrom('turn', 'open', 'open', 'work', 'work', 'work', 'forget', 'drain', 'refuse', 'cut short'),
+      type: fc.constantFrom(
+        'turn',
+        'turn',
+        'abort turn',
+        'open',
+        'open',
+        'work',
+        'work',
+        'work',
+        'forget',
+        'drain',
+        'refuse',
+        'cut short',
+      ),
     }),
   },
 )
@@ -45,11 +58,14 @@ class Run {
   readonly server = new ToyServer()
   readonly client: Client
   readonly asked: Asked[] = []
+  readonly turns: { readonly text: string; readonly expected: string }[] = []
+  readonly lostTurns: unknown[] = []
   readonly #session
   /** Of the session, by what its answers say. */
   #context = ''
   #turn: Promise<unknown> | null = null
-  #turns = 0
+  #turnGeneration: Generation | null = null
+  #turnCount = 0
 
   constructor() {
     const { WebSocket } = this.server.network
@@ -62,6 +78,7 @@ class Run {
     const { server } = this
     if (event.type === 'generate') this.#generate(event.value)
     else if (event.type === 'turn') this.#takeTurn()
+    else if (event.type === 'abort turn') this.#turnGeneration?.abort()
     else if (event.type === 'abort') this.#abort(event.value)
     else if (event.type === 'read') this.#read(event.value)
     else if (event.type === 'tick') await vi.advanceTimersByTimeAsync(event.value)
@@ -115,20 +132,21 @@ class Run {
   /** The session's answers must be those to the whole conversation, with no turn lost and none in it twice. */
   #takeTurn(): void {
     if (this.#turn) return
-    const input = ` turn ${++this.#turns}`
+    const input = ` turn ${++this.#turnCount}`
     const expected = answerTo(this.#context + input)
-    const forget = () => {
-      this.#turn = null
-    }
-    const turn = this.#session.send(input).result()
-    this.#turn = turn.then(
-      ({ text }) => {
-        expect(text).toBe(expected)
-        this.#context += input + text
-      },
-      (error) => expect(error).toMatchObject({ code: 'ERR_SESSION_LOST', retryable: true }),
-    )
-    turn.then(forget, forget)
+    this.#turnGeneration = this.#session.send(input, { onAbort: 'return' })
+    this.#turn = this.#turnGeneration
+      .result()
+      .then(
+        ({ text, finish }) => {
+          this.turns.push({ text, expected: finish === 'aborted' ? expected.slice(0, text.length) : expected })
+          this.#context += input + text
+        },
+        (error: unknown) => this.lostTurns.push(error),
+      )
+      .then(() => {
+        this.#turn = null
+      })
   }
 
   #abort(index: number): void {
@@ -168,9 +186,14 @@ it('each generation ends once, with all of its text, unless it was aborted; each
           if (isAborted && outcomes[0] !== expected) expect(outcomes[0]).toMatchObject({ name: 'AbortError' })
           else expect(outcomes).toEqual([expected])
         }
+        for (const { text, expected } of run.turns) expect(text).toBe(expected)
+        for (const error of run.lostTurns) {
+          const { code, name } = error as { code?: unknown; name: string }
+          expect(['ERR_SESSION_LOST', 'AbortError']).toContain(name === 'AbortError' ? name : code)
+        }
         expect(run.client.state).toBe('closed')
       }),
-      { numRuns: 500 },
+      { numRuns: 1000 },
     )
   } finally {
     vi.useRealTimers()

@@ -176,6 +176,22 @@ describe('a session that no server has any more', () => {
     expect(session.messages).toHaveLength(4)
   })
 
+  it('is not gone on with when a turn of it was cut short by the server', async () => {
+    const session = open().session()
+    const turn = session.send('a')
+    const socket = network.latest.welcome()
+    const { session: name } = opened(socket, 'secret')
+    const { id } = socket.accept()
+    socket.deltas(id, ['x'])
+    socket.done(id, 2, { finish: 'aborted' })
+    expect((await rejection(turn)).code).toBe('ERR_SESSION_LOST')
+    // It holds a part of the turn.
+    expect(socket.next('session.close').session).toBe(name)
+    session.send('a')
+    opened(socket)
+    expect(socket.next('generate').input).toBe('a')
+  })
+
   it('fails a turn that is forgotten alone, and begins anew', async () => {
     const session = open().session()
     const turn = session.send('a')

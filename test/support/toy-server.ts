@@ -135,7 +135,11 @@ export class ToyServer {
 
   #cancel(socket: FakeSocket, { id }: Frame<'cancel'>): void {
     const response = this.#responseOf(socket, id)
-    if (response) this.#end(response, 'aborted')
+    if (!response) return
+    // What was made is said, without credit, before the end.
+    response.allowedSeq = Number.POSITIVE_INFINITY
+    this.#send(response)
+    if (!response.isEnded) this.#end(response, 'aborted')
   }
 
   #credit(socket: FakeSocket, { id, chunks }: Frame<'credit'>): void {
