@@ -1,6 +1,7 @@
 // The playground in a real browser, over the real server and the demo model.
 import type { Page } from 'playwright-core'
 import { beforeAll, expect, test } from 'vitest'
+import type { Engine } from '../../src/index.js'
 import type { GenerateOptionsInput } from '../../src/options.js'
 import { chromiumPages, describeInChromium } from '../support/browser.js'
 import { expectCompiled } from '../support/compiled.js'
@@ -10,6 +11,9 @@ type OutputModule = typeof import('../../src/server/playground/output.js')
 
 const PROMPT = 'export function add(a: number, b: number): number {\n'
 const KEY = 'a-key-for-this-test'
+
+/** Options with which the demo model goes on for thousands of tokens. */
+const LONG = { maxTokens: '12000', temperature: '1.2', seed: '1' }
 
 const startServer = runningServers({ speculation: { mode: 'medusa' } })
 
@@ -75,7 +79,7 @@ describeInChromium('the playground', () => {
     const { url } = await startServer()
     for (const colorScheme of ['light', 'dark'] as const) {
       const page = await open(url, { colorScheme })
-      await runWith(page, 1, { prompt: PROMPT, maxTokens: '300' })
+      await runWith(page, 1, { prompt: PROMPT, maxTokens: '300', tree: '16' })
       const depths = await page.evaluate(looksOfDepths)
       expect(depths.length).toBeGreaterThan(2)
       expect(new Set(depths.map(({ background }) => background)).size).toBe(depths.length)
@@ -183,12 +187,12 @@ describeInChromium('the playground', () => {
     expect(plain).toContain('plain')
     expect(plain).toContain('base')
     expect(medusa).toContain('Medusa')
-    expect(medusa).toContain('same as #1')
+    expect(medusa).toContain('same as base')
     expect(medusa).toMatch(/\d×/)
     await runWith(page, 3, { prompt: 'Something else.' })
     expect(await rowOf(page, 3).innerText()).toContain('base')
     await rowOf(page, 2).locator('input').check()
-    expect(await rowOf(page, 1).innerText()).toContain('same as #2')
+    expect(await rowOf(page, 1).innerText()).toContain('same as base')
     await rowOf(page, 1).locator('button').click()
     expect(await page.locator('#figure-per-step').innerText()).toBe('1.00')
     expect(await page.locator('#status').innerText()).toContain('Run 1')
@@ -198,7 +202,7 @@ describeInChromium('the playground', () => {
     const running = await startServer()
     const page = await open(running.url)
     await generateEnabled(page)
-    await fill(page, { prompt: PROMPT, maxTokens: '12000', temperature: '1.2', seed: '3' })
+    await fill(page, { prompt: PROMPT, ...LONG })
     await page.click('#generate')
     await page.locator('#output [data-depth]').nth(20).waitFor()
     await page.click('#stop')
@@ -207,6 +211,37 @@ describeInChromium('the playground', () => {
     expect(await page.locator('#status').innerText()).toContain('stopped')
     expect((await answer(page))!.length).toBeGreaterThan(20)
     await expect.poll(() => running.engine.stats()).toMatchObject({ running: 0, queued: 0 })
+  })
+
+  test('has prompts to begin with, one of them long enough that its cache is cut', async () => {
+    const { url } = await startServer()
+    const page = await open(url)
+    await generateEnabled(page)
+    const prompt = page.locator('#prompt')
+    await page.click('[data-example="story"]')
+    expect(await prompt.inputValue()).toMatch(/ and$/)
+    await page.click('[data-example="long"]')
+    await expect.poll(() => prompt.inputValue()).toContain('class Output')
+    await runWith(page, 1, { maxTokens: '8' })
+    expect(await page.locator('#cache').innerText()).toContain('kept 2,048 rows')
+  })
+
+  test('closing the page ends what runs for it', async () => {
+    const running = await startServer()
+    const page = await open(running.url)
+    await generateEnabled(page)
+    await fill(page, { prompt: PROMPT, ...LONG })
+    await page.click('#generate')
+    await page.locator('#output [data-depth]').nth(5).waitFor()
+    expect(running.engine.stats().running).toBe(1)
+    await page.close({ runBeforeUnload: false })
+    const ended = async () => {
+      const metrics = await (await fetch(`${running.url}/metrics`)).text()
+      return metrics.split('\n').filter((line) => /^gorgon_requests_total.*finish="/.test(line))
+    }
+    // A connection that only broke would be waited for, for 30 s.
+    await expect.poll(ended, { timeout: 10_000 }).toEqual([expect.stringMatching(/finish="aborted".* 1$/)])
+    expect(running.engine.stats().running).toBe(0)
   })
 
   test('everything works from the keyboard', async () => {
@@ -233,8 +268,10 @@ describeInChromium('the playground', () => {
       'Skip to the output',
       'model',
       'task',
-      'example',
       'prompt',
+      'a function',
+      'a story',
+      'a long program',
       'generate',
       'maxTokens',
       'temperature',
@@ -250,8 +287,7 @@ describeInChromium('the playground', () => {
     ])
     await page.locator('#prompt').focus()
     await page.keyboard.type('export function ')
-    await page.keyboard.press('Tab')
-    await page.keyboard.press('Tab')
+    for (let i = 0; i < 5; i++) await page.keyboard.press('Tab')
     await page.keyboard.type('12000')
     await page.keyboard.press('Control+Enter')
     await page.locator('#output [data-depth]').nth(5).waitFor()
@@ -351,9 +387,10 @@ describeInChromium('the playground', () => {
     const page = await open(url)
     const dialog = page.locator('#key-dialog')
     await dialog.waitFor()
+    expect(await alertText(page)).toContain('asks for a key')
     await page.fill('#key', 'another-key-than-that')
     await page.keyboard.press('Enter')
-    await expect.poll(() => alertText(page)).toContain('ERR_UNAUTHORIZED')
+    await expect.poll(() => alertText(page)).toContain('does not know this key')
     await dialog.waitFor()
     await page.fill('#key', KEY)
     await page.click('#key-use')
@@ -402,6 +439,21 @@ describeInChromium('the playground', () => {
     await expect.poll(() => page.locator('#status').innerText()).toMatch(/queue/i)
     for (const other of others) other.abort()
     await rowOf(page, 1).waitFor()
+  })
+
+  test('waits for a model that is still loading', async () => {
+    const { engine } = await startServer()
+    let loaded!: (engine: Engine) => void
+    const loading = new Promise<Engine>((resolve) => {
+      loaded = resolve
+    })
+    const { url } = await startServer({ engine: { slow: loading } })
+    const page = await open(url)
+    await expect.poll(() => page.locator('#connection').innerText()).toContain('loading')
+    expect(await page.locator('#generate').isEnabled()).toBe(false)
+    loaded(engine)
+    await runWith(page, 1, { prompt: PROMPT, maxTokens: '8' })
+    expect(await page.locator('#model').inputValue()).toBe('slow')
   })
 
   test('connects again when the server is back', async () => {

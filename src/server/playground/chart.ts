@@ -8,9 +8,11 @@ const HEIGHT = 104
 const colour = (name: string) => () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim()
 
 export class Chart {
+  readonly #place: HTMLElement
   readonly #plot: uPlot
 
   constructor(place: HTMLElement, showX: (value: number) => string) {
+    this.#place = place
     const font = '11px system-ui, sans-serif'
     const axis = {
       font,
@@ -50,6 +52,7 @@ export class Chart {
   }
 
   show({ x, y }: Points): void {
+    this.#place.classList.toggle('empty', x.length === 0)
     this.#plot.setData([[...x], [...y]])
   }
 }

@@ -15,7 +15,6 @@ export class RequestForm {
   readonly #model = element('model', HTMLSelectElement)
   readonly #prompt = element('prompt', HTMLTextAreaElement)
   readonly #task = element('task', HTMLElement)
-  readonly #example = element('example', HTMLSelectElement)
   readonly #chatModels = new Set<string>()
 
   /** @param onTask called when the model or the choice between going on and chatting changes. */
@@ -30,7 +29,10 @@ export class RequestForm {
       this.#task.hidden = !this.#chatModels.has(this.model)
       onTask()
     })
-    this.#example.addEventListener('change', () => void this.#fill(this.#example.value))
+    element('examples', HTMLElement).addEventListener('click', ({ target }) => {
+      const { example } = (target as HTMLElement).dataset
+      if (example !== undefined) void this.#fill(example)
+    })
   }
 
   get model(): string {
@@ -85,8 +87,6 @@ export class RequestForm {
   }
 
   async #fill(example: string): Promise<void> {
-    if (example === '') return
-    this.#example.value = ''
     this.#prompt.value = example === 'long' ? await longExample() : EXAMPLES[example]!
     this.#prompt.setSelectionRange(this.#prompt.value.length, this.#prompt.value.length)
     this.#prompt.scrollTop = this.#prompt.scrollHeight

@@ -23,6 +23,11 @@ export class Key {
     return sessionStorage.getItem(STORED) ?? undefined
   }
 
+  /** What a server means that refuses. */
+  get complaint(): string {
+    return this.value === undefined ? 'This server asks for a key.' : 'The server does not know this key.'
+  }
+
   ask(title: string): void {
     this.#button.hidden = false
     if (this.#dialog.open) return

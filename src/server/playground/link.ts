@@ -5,9 +5,16 @@ import type { Key } from './key.js'
 
 export type Model = Client['models'][number]
 
+/** How often it is asked whether a model is loaded by now. */
+const LOADING_MS = 1000
+
+/** Of the client, and `loading`: connected, with no model loaded yet. */
+export type LinkState = StateChange['state'] | 'loading'
+
 /** What the page wants to hear. */
 export interface LinkListener {
-  state(change: StateChange): void
+  /** @param why where something went wrong. */
+  state(state: LinkState, why?: string): void
   models(models: readonly Model[]): void
   failed(problem: Problem): void
 }
@@ -18,6 +25,7 @@ export class Link {
   #client: Client | null = null
   /** Of the connection that counts: what an earlier one still says is not heard. */
   #attempt = 0
+  #isLoading = false
 
   constructor(key: Key, listener: LinkListener) {
     this.#key = key
@@ -51,8 +59,16 @@ export class Link {
   }
 
   #changed(change: StateChange): void {
-    this.#listener.state(change)
-    if (change.state === 'open') this.#listener.models(this.#client!.models)
+    if (change.state !== 'open') {
+      if (!this.#isLoading) this.#listener.state(change.state, change.error?.message)
+      return
+    }
+    const { models } = this.#client!
+    this.#isLoading = models.length === 0
+    // Which models there are is said once for each connection.
+    if (this.#isLoading) setTimeout(() => void this.open(), LOADING_MS)
+    else this.#listener.models(models)
+    this.#listener.state(this.#isLoading ? 'loading' : 'open')
   }
 }
 

@@ -1,5 +1,5 @@
 // The playground: one form, one output, and what can be measured between them.
-import type { Generation, StateChange } from '../../client/browser.js'
+import type { Generation } from '../../client/browser.js'
 import { Conversation } from './conversation.js'
 import { element } from './dom.js'
 import { FailureBox, type Problem } from './failure.js'
@@ -8,7 +8,7 @@ import { RequestForm } from './form.js'
 import { showCount, showMs, showNumber } from './format.js'
 import { Key } from './key.js'
 import { Legend } from './legend.js'
-import { Link, problemOf } from './link.js'
+import { Link, type LinkState, problemOf } from './link.js'
 import { Output } from './output.js'
 import { Progress } from './progress.js'
 import { type Piece, piecesOf } from './provenance.js'
@@ -19,8 +19,9 @@ import { RunTable } from './run-table.js'
 /** Characters of a prompt that are shown before the text that goes on with it. */
 const PROMPT_SHOWN = 400
 
-const STATES: Readonly<Record<StateChange['state'], string>> = {
+const STATES: Readonly<Record<LinkState, string>> = {
   connecting: 'connecting…',
+  loading: 'the model is loading…',
   open: 'connected',
   reconnecting: 'connecting again…',
   draining: 'the server is stopping',
@@ -178,19 +179,19 @@ function leaveConversation(): void {
   showRunning()
 }
 
-function showState({ state, error }: StateChange): void {
-  isOpen = state !== 'connecting' && state !== 'closed'
-  connection.title = error?.message ?? ''
-  connection.textContent = STATES[state]
+function showState(state: LinkState, why = ''): void {
+  isOpen = !['connecting', 'loading', 'closed'].includes(state)
+  connection.title = why
+  connection.textContent = state === 'idle' && why !== '' ? STATES.closed : STATES[state]
   connection.dataset['state'] = state
   showRunning()
 }
 
 function fail(problem: Problem, field = fieldOf(problem)): void {
-  failure.show(problem)
+  failure.show(problem.code === 'ERR_UNAUTHORIZED' ? { ...problem, message: key.complaint } : problem)
   status.textContent = ''
   if (field !== undefined) form.markWrong(field)
-  if (problem.code === 'ERR_UNAUTHORIZED') key.ask('This server asks for a key')
+  if (problem.code === 'ERR_UNAUTHORIZED') key.ask(key.complaint)
 }
 
 function stop(): void {
@@ -206,6 +207,8 @@ clearRunsButton.addEventListener('click', () => {
 element('shading', HTMLElement).addEventListener('change', (event) => {
   textBox.className = `text ${(event.target as HTMLInputElement).value}`
 })
+// What nobody will see needs no place at the server.
+addEventListener('pagehide', stop)
 document.addEventListener('keydown', (event) => {
   if (document.querySelector('dialog[open]')) return
   if (event.key === 'Escape') stop()

@@ -104,7 +104,7 @@ export class RunTable {
   #comparison(run: Run): Node {
     const found = this.#base === null || this.#base === run ? null : compareTexts(run, this.#base)
     if (found === null) return document.createTextNode(run === this.#base ? 'base' : NONE)
-    if (found.same) return make('span', 'same', `same as #${this.#base!.number}`)
-    return make('span', 'differs', `differs from #${this.#base!.number} at ${showCount(found.from)}`)
+    if (found.same) return make('span', 'same', 'same as base')
+    return make('span', 'differs', `differs at ${showCount(found.from)}`)
   }
 }

@@ -24,9 +24,9 @@ const POLICIES: Readonly<Record<Summary['kv']['policy'], string>> = {
   streaming: 'StreamingLLM',
 }
 
-/** `Medusa, tree auto · SnapKV`. */
+/** `Medusa tree auto · SnapKV 2,048`. */
 export function nameOf({ speculation, kv, seed }: Summary): string {
-  const decoding = speculation.used ? `Medusa, tree ${speculation.tree}` : 'plain'
+  const decoding = speculation.used ? `Medusa tree ${speculation.tree}` : 'plain'
   const cache = kv.keptTokens < kv.promptTokens ? `${POLICIES[kv.policy]} ${showCount(kv.keptTokens)}` : 'whole cache'
   return [decoding, cache, ...(seed === null ? [] : [`seed ${seed}`])].join(' · ')
 }

@@ -54,7 +54,7 @@ function run(over: Partial<Run> = {}): Run {
 }
 
 test('a run is named after how it decoded and what it kept', () => {
-  expect(nameOf(summary())).toBe('Medusa, tree auto · whole cache')
+  expect(nameOf(summary())).toBe('Medusa tree auto · whole cache')
   expect(nameOf(summary({ used: false, kept: 64, seed: 7 }))).toBe('plain · SnapKV 64 · seed 7')
 })
 
