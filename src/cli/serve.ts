@@ -37,14 +37,17 @@ export async function serve(given: Given, io: Io): Promise<void> {
     voice.warn('a key given with --api-key is in the list of processes for all to see: use --api-key-file')
   }
 
-  const arrival = new Arrival<Engine>()
+  let arrive!: (engine: Engine) => void
+  const arrival = new Promise<Engine>((resolve) => {
+    arrive = resolve
+  })
   let loading: LoadProgress | undefined
   const server = withServerOptions(given, ({ limits, ...options }) =>
     createServer({
       ...options,
       // One flag for both ways in.
       limits: { ...limits, ...(limits?.bodyBytes !== undefined && { messageBytes: limits.bodyBytes }) },
-      engine: { [name]: arrival.promise },
+      engine: { [name]: arrival },
       keys,
       logger,
       allowPublic: flags.allowPublic ?? false,
@@ -65,7 +68,7 @@ export async function serve(given: Given, io: Io): Promise<void> {
       },
     })
     for (const warning of engine.info.warnings) voice.warn(warning)
-    arrival.resolve(engine)
+    arrive(engine)
     voice.ready({ name, engine, url, hasKeys: keys.length > 0, hasPlayground: flags.playground })
     if (!io.signal.aborted) await once(io.signal, 'abort')
     voice.draining()
@@ -73,23 +76,11 @@ export async function serve(given: Given, io: Io): Promise<void> {
     voice.closed()
   } catch (error) {
     // Stopped while it loaded: nothing runs, and nothing went wrong.
-    if (io.signal.aborted) return
-    arrival.reject(error)
-    throw error
+    if (!io.signal.aborted || error !== io.signal.reason) throw error
   } finally {
     progress.clear()
     await server.close({ drainMs: 0 })
   }
-}
-
-/** A promise, and what settles it. */
-class Arrival<T> {
-  resolve!: (value: T) => void
-  reject!: (error: unknown) => void
-  readonly promise = new Promise<T>((resolve, reject) => {
-    this.resolve = resolve
-    this.reject = reject
-  })
 }
 
 interface Ready {
