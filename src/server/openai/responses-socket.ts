@@ -38,9 +38,12 @@ interface Stream {
   latest: KeptResponse | null
 }
 
+type Create = ResponseBody & { readonly generate?: boolean | null | undefined }
+
+/** A request whose turn has not come: also one that will only be told why it is refused, lest its stream's answers change places. */
 interface Waiting {
   readonly stream: Stream
-  readonly body: ResponseBody & { readonly generate?: boolean | null | undefined }
+  readonly request: Create | GorgonError
   readonly characters: number
 }
 
@@ -83,17 +86,14 @@ export class ResponsesConnection implements PeerConnection {
     try {
       value = JSON.parse(message)
     } catch {
-      this.#refuse(null, new GorgonError('ERR_BODY', 'The message is not JSON. Send one JSON object, as text.'))
+      this.#refuse(new GorgonError('ERR_BODY', 'The message is not JSON. Send one JSON object, as text.'))
       return
     }
-    let stream: Stream | null = null
     try {
-      stream = this.#streamOf(value)
-      const { type, stream_id, background, ...body } = parse(ResponseCreate, value)
-      if (this.#closing) throw this.#closing
-      this.#take({ stream, body, characters: message.length })
+      const stream = this.#streamOf(value)
+      this.#take({ stream, request: this.#closing ?? requestIn(value), characters: message.length })
     } catch (error) {
-      this.#refuse(stream, error)
+      this.#refuse(error)
     }
   }
 
@@ -106,7 +106,7 @@ export class ResponsesConnection implements PeerConnection {
       'ERR_DRAINING',
       'The server is about to stop and takes nothing new. Connect again, and send the request there.',
     )
-    this.#refuseWaiting()
+    this.#refuseWaiting(this.#closing)
     this.#closeIfDone()
   }
 
@@ -154,13 +154,14 @@ export class ResponsesConnection implements PeerConnection {
   }
 
   /** Never rejects. */
-  async #run({ stream, body }: Waiting): Promise<void> {
+  async #run({ stream, request }: Waiting): Promise<void> {
     stream.isBusy = true
     this.#running++
     try {
-      await this.#answer(stream, body)
+      if (request instanceof GorgonError) throw request
+      await this.#answer(stream, request)
     } catch (error) {
-      this.#evict(stream, body)
+      if (!(request instanceof GorgonError)) this.#evict(stream, request)
       await stream.lane.push(this.#refusalOf(error))
     }
     await stream.lane.flushed()
@@ -172,7 +173,7 @@ export class ResponsesConnection implements PeerConnection {
   }
 
   /** Throws what makes it no response; a response that fails says so itself. */
-  async #answer(stream: Stream, { generate, ...body }: Waiting['body']): Promise<void> {
+  async #answer(stream: Stream, { generate, ...body }: Create): Promise<void> {
     const { responses } = this.#host
     const { lane } = stream
     const request = this.#requestOf(stream, body)
@@ -227,15 +228,14 @@ export class ResponsesConnection implements PeerConnection {
     return { type: 'error', status, code, message, param, error: { ...errorBody(problem).error, code } }
   }
 
-  #refuse(stream: Stream | null, error: unknown): void {
-    const refusal = this.#refusalOf(error)
-    // In the order of the stream's other events, where it has a stream.
-    if (stream) void stream.lane.push(refusal)
-    else this.#outbox.send(JSON.stringify({ ...refusal, sequence_number: 0 }))
+  /** Of a message that belongs to no stream. */
+  #refuse(error: unknown): void {
+    this.#outbox.send(JSON.stringify({ ...this.#refusalOf(error), sequence_number: 0 }))
   }
 
-  #refuseWaiting(): void {
-    for (const { stream } of this.#waiting.splice(0)) this.#refuse(stream, this.#closing)
+  #refuseWaiting(why: GorgonError): void {
+    this.#waiting = this.#waiting.map((waiting) => ({ ...waiting, request: why }))
+    this.#startWaiting()
   }
 
   #expire(): void {
@@ -244,13 +244,13 @@ export class ResponsesConnection implements PeerConnection {
       'Responses websocket connection limit reached (60 minutes). Create a new websocket connection to continue.',
       { status: 400, openaiCode: 'websocket_connection_limit_reached' },
     )
-    this.#refuseWaiting()
+    this.#refuseWaiting(this.#closing)
     this.#closeIfDone()
   }
 
   #closeIfDone(): void {
     if (!this.#closing || this.isBusy || this.#isClosed) return
-    if (this.#closing.code === 'ERR_CONNECTIONS') this.#refuse(null, this.#closing)
+    if (this.#closing.code === 'ERR_CONNECTIONS') this.#refuse(this.#closing)
     this.#close(CloseCode.goingAway, this.#closing.message)
   }
 
@@ -271,5 +271,16 @@ export class ResponsesConnection implements PeerConnection {
       stream.lane.close()
       this.#remember(stream, null)
     }
+  }
+}
+
+/** What a message asks for, or why that cannot be. */
+function requestIn(value: unknown): Create | GorgonError {
+  try {
+    const { type, stream_id, background, ...body } = parse(ResponseCreate, value)
+    return body
+  } catch (error) {
+    if (error instanceof GorgonError) return error
+    throw error
   }
 }

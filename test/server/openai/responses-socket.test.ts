@@ -227,6 +227,13 @@ describe('streams', () => {
     expect(peer.events.every(({ stream_id }) => stream_id === undefined)).toBe(true)
   })
 
+  it('answer what they refuse in its turn, too', async () => {
+    const peer = await Peer.open(await start())
+    peer.say({ ...CREATE, max_output_tokens: 200 }, { ...CREATE, temprature: 1 }, CREATE)
+    const ends = [await peer.end(), await peer.end(), await peer.end()]
+    expect(ends.map(({ type }) => type)).toEqual(['response.incomplete', 'error', 'response.incomplete'])
+  })
+
   it('with names go on side by side, each numbered for itself', async () => {
     const server = await start()
     const peer = await Peer.open(server)
@@ -436,6 +443,18 @@ describe('a reader who is slow', () => {
     await expect.poll(() => socket.closedWith, { timeout: 20_000 }).toBe(4499)
     expect(counts).toMatchObject({ parked: 1, slowClosed: 1 })
     await expect.poll(() => engine.stats(), { timeout: 5000 }).toMatchObject({ running: 0, queued: 0 })
+  })
+
+  it('cannot make the server hold what it refuses', async () => {
+    const { connection, socket } = await connectionOf({ stallMs: 60_000 })
+    const flood = JSON.stringify({ ...CREATE, temprature: 'x'.repeat(1000) })
+    for (let i = 0; i < 10_000 && socket.closedWith === null; i++) {
+      connection.received(flood)
+      await Promise.resolve()
+    }
+    expect(socket.closedWith).toBe(4413)
+    expect(socket.bufferedBytes).toBeLessThan(200_000)
+    connection.left()
   })
 
   it('or not, has a connection for so long, and is told to make another', async () => {
