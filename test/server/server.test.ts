@@ -1,4 +1,5 @@
 // From listening to closed: what a server answers, and that it leaves nothing behind.
+import { networkInterfaces } from 'node:os'
 import { describe, expect, test } from 'vitest'
 import type { Engine } from '../../src/index.js'
 import { createServer } from '../../src/server/index.js'
@@ -8,6 +9,11 @@ import { postText, rawClient } from '../support/raw-http.js'
 import { runningServers, until } from '../support/server.js'
 
 const startServer = runningServers()
+
+/** Containers often have none. */
+const hasIPv6 = Object.values(networkInterfaces()).some((addresses) =>
+  addresses?.some(({ address }) => address === '::1'),
+)
 
 const post = (url: string, body: unknown, headers: Record<string, string> = {}) =>
   fetch(url, {
@@ -33,24 +39,25 @@ describe('listening', () => {
     await second.close()
   })
 
-  test.each([
+  const NAMES = [
     ['0.0.0.0', '127.0.0.1'],
+    ['localhost', 'localhost'],
     ['::', '[::1]'],
     ['[::1]', '[::1]'],
-    ['localhost', 'localhost'],
-  ])('at %s it is reached as %s', async (host, name) => {
-    const { url, port } = await startServer({ host, allowPublic: true })
-    expect(url).toBe(`http://${name}:${port}`)
-    expect((await fetch(`${url}/health`)).status).toBe(200)
-  })
+  ] as const
 
-  test.each([
-    ['203.0.113.1', /not an address of this machine/],
-    ['no-such-host.invalid', /not known|cannot listen/],
-  ])('at %s it cannot be', async (host, says) => {
+  for (const [host, name] of NAMES) {
+    test.skipIf(host.includes(':') && !hasIPv6)(`at ${host} it is reached as ${name}`, async () => {
+      const { url, port } = await startServer({ host, allowPublic: true })
+      expect(url).toBe(`http://${name}:${port}`)
+      expect((await fetch(`${url}/health`)).status).toBe(200)
+    })
+  }
+
+  test('at an address of another machine it cannot be', async () => {
     const { engine } = await startServer()
-    const server = createServer({ engine, port: 0, host, allowPublic: true })
-    await failure(() => server.listen(), 'ERR_LISTEN', says)
+    const server = createServer({ engine, port: 0, host: '203.0.113.1', allowPublic: true })
+    await failure(() => server.listen(), 'ERR_LISTEN', /not an address of this machine/)
     await server.close()
   })
 
@@ -252,7 +259,9 @@ describe('limits', () => {
     expect((await tokenize()).status).toBe(200)
     const third = await tokenize()
     expect(third.status).toBe(429)
-    expect(third.headers.get('retry-after')).toBe('30')
+    const seconds = Number(third.headers.get('retry-after'))
+    expect(seconds).toBeGreaterThan(0)
+    expect(seconds).toBeLessThanOrEqual(30)
     expect(third.headers.get('x-should-retry')).toBe('true')
     expect(await third.json()).toMatchObject({ error: { type: 'rate_limit_error', code: 'ERR_RATE_LIMIT' } })
   })
