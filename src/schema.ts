@@ -97,7 +97,13 @@ export const list = <Item extends z.ZodType>(item: Item, allowed: string, minimu
         }
       }
     })
-    .meta({ items: z.toJSONSchema(item, { io: 'input' }) }) as unknown as z.ZodArray<Item>
+    .meta({ items: jsonSchemaOf(item) }) as unknown as z.ZodArray<Item>
+
+/** As a part of another schema, which says itself of which draft it is. */
+function jsonSchemaOf(part: z.ZodType): object {
+  const { $schema: _, ...schema } = z.toJSONSchema(part, { io: 'input' })
+  return schema
+}
 
 export const flag = () => z.boolean('true or false')
 export const text = (allowed: string) => z.string(allowed).min(1, allowed)

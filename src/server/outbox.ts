@@ -12,6 +12,8 @@ export const LADDER = {
   coalesceBytes: 64 * KIB,
   /** Above: responses are parked in the engine. */
   parkBytes: 256 * KIB,
+  /** A frame that has grown to this takes no other in. */
+  frameBytes: 16 * KIB,
   /** Of answers, which wait for no room; more means that the client asks and does not read. */
   answerBytes: 256 * KIB,
 } as const

@@ -3,7 +3,7 @@ import { GorgonError } from '../errors.js'
 import type { Chunk, PrefillProgress, QueueProgress, Result } from '../index.js'
 import { problemOf } from './errors.js'
 import type { Work } from './intake.js'
-import type { Lane, Outbox, SlowReaders } from './outbox.js'
+import { LADDER, type Lane, type Outbox, type SlowReaders } from './outbox.js'
 import type { ClientFrameOf, ServerFrameOf, Summary } from './protocol.js'
 
 /** Steps that the engine may be ahead of what was read: enough to keep it busy, little to hold. */
@@ -11,9 +11,6 @@ export const HIGH_WATER_MARK = 8
 
 /** Least time between two `prefill` frames. */
 const PREFILL_INTERVAL_MS = 50
-
-/** A delta that has grown to this takes nothing more in. */
-const DELTA_BYTES = 16 * 1024
 
 /** Of frames a resumable response keeps for `resume`: those sent last, while it is connected; all it makes, while it is not. */
 const KEPT_BYTES = 128 * 1024
@@ -246,7 +243,7 @@ export class StreamedResponse implements Lane {
     if (this.#isDropped || this.#isMade || (chunk.text === '' && chunk.tokens.length === 0)) return
     const delta = this.#deltaOf(chunk)
     const last = this.#entries.at(-1)
-    if (last?.frame.type === 'delta' && last.frame.seq > this.#sentSeq && last.bytes < DELTA_BYTES) {
+    if (last?.frame.type === 'delta' && last.frame.seq > this.#sentSeq && last.bytes < LADDER.frameBytes) {
       join(last.frame, delta)
       const bytes = Buffer.byteLength(JSON.stringify(delta))
       last.message = null
@@ -383,7 +380,7 @@ export class StreamedResponse implements Lane {
     const next = this.#entries[this.#next]
     if (!next) return true
     const lack = this.#lacks(next)
-    return lack === null || (lack === 'time' && next.bytes < DELTA_BYTES)
+    return lack === null || (lack === 'time' && next.bytes < LADDER.frameBytes)
   }
 
   #goOn(): void {

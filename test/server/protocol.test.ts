@@ -1,6 +1,6 @@
 // The native protocol's schemas: what clients may write, with which defaults, and the same as JSON Schema.
 import { describe, expect, test } from 'vitest'
-import type { z } from 'zod'
+import { z } from 'zod'
 import { isGorgonError } from '../../src/errors.js'
 import { parse } from '../../src/schema.js'
 import { ClientFrame, protocolJsonSchema, ServerFrame } from '../../src/server/protocol.js'
@@ -77,7 +77,11 @@ describe('JSON Schema', () => {
 
   test('is plain JSON of draft 2020-12', () => {
     expect(JSON.parse(JSON.stringify(schemas))).toEqual(schemas)
-    expect(schemas.client).toMatchObject({ $schema: 'https://json-schema.org/draft/2020-12/schema' })
+    for (const schema of [schemas.client, schemas.server]) {
+      expect(JSON.stringify(schema).match(/"\$schema":"[^"]*"/g)).toEqual([
+        '"$schema":"https://json-schema.org/draft/2020-12/schema"',
+      ])
+    }
   })
 
   test.each([
@@ -91,6 +95,28 @@ describe('JSON Schema', () => {
       return [type.value, Object.keys(frame.shape)]
     })
     expect(named).toEqual(written)
+  })
+
+  test.each<[boolean, object]>([
+    [true, { type: 'hello' }],
+    [true, { type: 'generate', id: 'a', input: 'x' }],
+    [
+      true,
+      { type: 'generate', id: 'a', input: [1, 2], options: { seed: '18446744073709551615', logitBias: { 5: -1 } } },
+    ],
+    [true, { type: 'generate', id: 'a', input: [{ role: 'user', content: 'x' }], options: { stop: ['a'] } }],
+    [true, { type: 'session.open', session: 's', options: { kv: { policy: 'full' } } }],
+    [false, { type: 'generate', id: 'a' }],
+    [false, { type: 'generate', id: 'a', input: [1.5] }],
+    [false, { type: 'generate', id: 'a', input: [{ role: 'user' }] }],
+    [false, { type: 'generate', id: 'a', input: 'x', options: { maxToken: 1 } }],
+    [false, { type: 'generate', id: 'a', input: 'x', options: { logitBias: { five: 1 } } }],
+    [false, { type: 'generate', id: 'a', input: 'x', options: { logitBias: { 5: 101 } } }],
+    [false, { type: 'generate', id: 'a', input: 'x', options: { stopTokenIds: ['1'] } }],
+    [false, { type: 'credit', id: 'a', chunks: 0 }],
+  ])('judges as the server does: %j %j', (isValid, frame) => {
+    expect(ClientFrame.safeParse(frame).success).toBe(isValid)
+    expect(z.fromJSONSchema(schemas.client as never).safeParse(frame).success).toBe(isValid)
   })
 
   test('tells what may be in an input, a seed and a list', () => {

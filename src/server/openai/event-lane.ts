@@ -1,9 +1,6 @@
 // Events of one stream on their way out of a socket: numbered as they leave, deltas put together where a reader is slow.
-import type { Lane, Outbox, SlowReaders } from '../outbox.js'
+import { LADDER, type Lane, type Outbox, type SlowReaders } from '../outbox.js'
 import { joinDeltas, type ResponseEvent, type TextDelta } from './responses-events.js'
-
-/** A delta that has grown to this takes nothing more in. */
-const DELTA_BYTES = 16 * 1024
 
 /** A request that became no response; both where the events' types have it, and where the specification of the socket does. */
 export interface RefusalEvent {
@@ -82,7 +79,7 @@ export class EventLane implements Lane {
   #hold(event: SocketEvent): void {
     const bytes = Buffer.byteLength(this.#written(event))
     const last = this.#held.at(-1)
-    if (isDelta(event) && last && isDelta(last.event) && last.bytes < DELTA_BYTES) {
+    if (isDelta(event) && last && isDelta(last.event) && last.bytes < LADDER.frameBytes) {
       last.event = joinDeltas(last.event, event)
       last.bytes += bytes
       this.#readers.coalesced(1)
