@@ -67,29 +67,36 @@ const MEANINGS: Readonly<Record<number, Meaning>> = {
 }
 
 const BROKEN: Meaning = { code: 'ERR_DISCONNECTED', message: 'The connection broke.', retryable: true }
-const UNREACHED: Meaning = {
+const unreached = (host: string): Meaning => ({
   code: 'ERR_DISCONNECTED',
-  message: 'The server could not be reached. Check the address, and that it runs.',
+  message: `The server at ${host} could not be reached. Check the address, and that it runs.`,
   retryable: true,
-}
+})
 
 /** Refusals of the handshake, by HTTP status. */
-function refusal(status: number): Meaning {
+function refusal(status: number, host: string): Meaning {
   if (status === 401) return MEANINGS[CloseCode.unauthorized]!
   if (status === 403) return MEANINGS[CloseCode.policy]!
   if (status === 429) return MEANINGS[CloseCode.tryLater]!
   if (status === 503) return { code: 'ERR_DRAINING', message: 'The server takes no connections now.', retryable: true }
-  if (status >= 500) return { ...UNREACHED, message: `The server, or a proxy before it, answered with ${status}.` }
+  if (status >= 500) {
+    return { ...unreached(host), message: `The server at ${host}, or a proxy before it, answered with ${status}.` }
+  }
   return {
     code: 'ERR_PROTOCOL',
-    message: `What answers at this address is no gorgon server of this version: it said ${status}. Check the URL.`,
+    message: `What answers at ${host} is no gorgon server of this version: it said ${status}. Check the URL.`,
     retryable: false,
   }
 }
 
-/** @param wasOpen whether the handshake had succeeded. */
-export function errorOfEnd({ code, reason, status, retryAfterMs, cause }: SocketEnd, wasOpen: boolean): ClientError {
-  const meaning = status !== undefined ? refusal(status) : (MEANINGS[code] ?? (wasOpen ? BROKEN : UNREACHED))
+/**
+ * @param wasOpen whether the handshake had succeeded.
+ * @param host of the URL, for the message.
+ */
+export function errorOfEnd(end: SocketEnd, wasOpen: boolean, host: string): ClientError {
+  const { code, reason, status, retryAfterMs, cause } = end
+  const meaning =
+    status !== undefined ? refusal(status, host) : (MEANINGS[code] ?? (wasOpen ? BROKEN : unreached(host)))
   const said = reason === '' ? '' : ` It said: ${reason}`
   const why = cause instanceof Error ? ` (${cause.message})` : ''
   return new ClientError(meaning.code, `${meaning.message}${why}${said}`, {

@@ -67,7 +67,7 @@ export class Link {
     this.#options = options
     this.#listener = listener
     this.#openTimer = setTimeout(() => {
-      const message = `The server did not welcome this client within ${options.openTimeoutMs} ms. Check that a gorgon server is at the address.`
+      const message = `${new URL(options.url).host} did not welcome this client within ${options.openTimeoutMs} ms. Check that a gorgon server is there.`
       this.#drop(new ClientError('ERR_DISCONNECTED', message, { retryable: true }))
     }, options.openTimeoutMs)
     this.#dial()
@@ -230,7 +230,8 @@ export class Link {
   }
 
   #ended(end: SocketEnd): void {
-    this.#lost(errorOfEnd(end, this.#welcome !== null), isQuiet(end) && this.#welcome !== null)
+    const wasOpen = this.#welcome !== null
+    this.#lost(errorOfEnd(end, wasOpen, new URL(this.#options.url).host), wasOpen && isQuiet(end))
   }
 
   #drop(error: ClientError): void {

@@ -19,10 +19,10 @@ describe('an end', () => {
   it.each(Object.entries(CloseCode))(
     'by close code %s has a code of ERRORS.md, and says whether to come back',
     (_, code) => {
-      const error = errorOfEnd({ code, reason: '' }, true)
+      const error = errorOfEnd({ code, reason: '' }, true, 'example.org')
       expect(KNOWN).toContain(error.code)
       expect(error.message).toMatch(/[.]$/)
-      expect(error.message).not.toBe(errorOfEnd({ code: 1006, reason: '' }, true).message)
+      expect(error.message).not.toBe(errorOfEnd({ code: 1006, reason: '' }, true, 'example.org').message)
       expect(error.retryable).toBe(!FINAL.includes(code))
       expect(error.details).toMatchObject({ closeCode: code })
     },
@@ -38,24 +38,29 @@ describe('an end', () => {
     [502, 'ERR_DISCONNECTED', true],
     [503, 'ERR_DRAINING', true],
   ])('by HTTP status %i is %s', (status, code, retryable) => {
-    const error = errorOfEnd({ code: 1006, reason: '', status, retryAfterMs: 3000 }, false)
+    const error = errorOfEnd({ code: 1006, reason: '', status, retryAfterMs: 3000 }, false, 'example.org')
     expect(error).toMatchObject({ code, retryable, retryAfterMs: 3000, details: { status } })
   })
 
   it('without a word is told apart by whether there was a connection', () => {
-    const [broken, unreached] = [true, false].map((wasOpen) => errorOfEnd({ code: 1006, reason: '' }, wasOpen))
+    const [broken, unreached] = [true, false].map((wasOpen) =>
+      errorOfEnd({ code: 1006, reason: '' }, wasOpen, 'example.org'),
+    )
     expect([broken?.code, unreached?.code]).toEqual(['ERR_DISCONNECTED', 'ERR_DISCONNECTED'])
-    expect(unreached?.message).toContain('Check the address')
+    expect(unreached?.message).toContain('example.org could not be reached')
     expect(broken?.message).toBe('The connection broke.')
   })
 
   it('by a code of the future is a broken connection', () => {
-    expect(errorOfEnd({ code: 4777, reason: 'New' }, true)).toMatchObject({ code: 'ERR_DISCONNECTED', retryable: true })
+    expect(errorOfEnd({ code: 4777, reason: 'New' }, true, 'example.org')).toMatchObject({
+      code: 'ERR_DISCONNECTED',
+      retryable: true,
+    })
   })
 
   it('repeats what the server said, and names the cause', () => {
     const cause = new Error('connect ECONNREFUSED')
-    const { message } = errorOfEnd({ code: 1006, reason: 'Because.', cause }, false)
+    const { message } = errorOfEnd({ code: 1006, reason: 'Because.', cause }, false, 'example.org')
     expect(message).toContain('(connect ECONNREFUSED)')
     expect(message).toContain('It said: Because.')
   })

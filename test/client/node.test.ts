@@ -99,6 +99,7 @@ describe('the handshake', () => {
     const { message, code, cause } = await rejection(open().ready())
     expect(code).toBe('ERR_DISCONNECTED')
     expect(message).toContain('ECONNREFUSED')
+    expect(message).toContain(new URL(url).host)
     expect(cause).toBeInstanceOf(Error)
   })
 
