@@ -69,7 +69,7 @@ export class Sockets {
       readers: metrics,
       server: `gorgon/${packageManifest().version}`,
     }
-    const responsesHost = { responses: context.responses, limits, readers: metrics }
+    const responsesHost = { responses: context.responses, limits, logger, readers: metrics }
     this.#doors = new Map<string, Door>([
       [
         '/v1/stream',

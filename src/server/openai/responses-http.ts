@@ -50,9 +50,9 @@ export function responsesRoutes(responses: Responses): readonly Route[] {
 }
 
 async function create(exchange: Exchange, responses: Responses): Promise<void> {
-  const { principal, requestId, signal } = exchange
+  const { principal, signal } = exchange
   const body = await exchange.body(ResponseBody)
-  const running = await responses.begin({ principal, endpoint: 'responses', requestId, body, signal })
+  const running = await responses.begin({ principal, endpoint: 'responses', body, signal })
   if (body.stream) await stream(exchange, running)
   else exchange.json(200, await whole(running))
 }

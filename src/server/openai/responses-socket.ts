@@ -3,7 +3,8 @@ import { GorgonError, isGorgonError } from '../../errors.js'
 import { parse } from '../../schema.js'
 import type { Principal } from '../auth.js'
 import { CloseCode } from '../close-codes.js'
-import { errorBody, openaiCodeOf, problemOf } from '../errors.js'
+import { errorBody, isFault, openaiCodeOf, problemOf } from '../errors.js'
+import { errorFields, type Logger } from '../log.js'
 import type { ServerLimits } from '../options.js'
 import { Outbox, type SlowReaders } from '../outbox.js'
 import type { PeerConnection, PeerSocket } from '../peer.js'
@@ -26,6 +27,7 @@ export interface ResponsesHost {
   readonly responses: Responses
   readonly limits: Pick<ServerLimits, 'messageBytes' | 'perConnection' | 'stallMs'>
   readonly readers: SlowReaders
+  readonly logger?: Logger | undefined
   /** Default: an hour. */
   readonly lifetimeMs?: number
 }
@@ -58,7 +60,6 @@ export class ResponsesConnection implements PeerConnection {
   readonly #lifetime: NodeJS.Timeout
   #waiting: Waiting[] = []
   #running = 0
-  #count = 0
   /** Why nothing new is taken. */
   #closing: GorgonError | null = null
   #isClosed = false
@@ -198,7 +199,6 @@ export class ResponsesConnection implements PeerConnection {
     return {
       principal: this.#principal,
       endpoint: 'responses-socket',
-      requestId: `${this.#id}-${++this.#count}`,
       body,
       signal: this.#gone.signal,
       local: {
@@ -222,6 +222,9 @@ export class ResponsesConnection implements PeerConnection {
 
   #refusalOf(error: unknown): RefusalEvent {
     const problem = problemOf(error, this.#id)
+    if (isFault(problem)) {
+      this.#host.logger?.error({ connection: this.#id, ...errorFields(error, false) }, 'response failed')
+    }
     const { status, message, param = null } = problem
     const known = isGorgonError(error) ? error.details['openaiCode'] : undefined
     const code = typeof known === 'string' ? known : openaiCodeOf(problem)

@@ -14,7 +14,6 @@ import { RunningResponse } from './running-response.js'
 export interface ResponseRequest {
   readonly principal: Principal
   readonly endpoint: Endpoint
-  readonly requestId: string
   readonly body: ResponseBody
   /** Ends it when whoever listens is gone. */
   readonly signal: AbortSignal
@@ -81,7 +80,6 @@ export class Responses {
     const running = new RunningResponse({
       response: newResponse(body, { id: newId('resp'), createdAt: secondsNow(), model }),
       owner: principal.id,
-      requestId: request.requestId,
       work,
       isWorkedOn,
       bytesOf: (id) => engine.tokenBytes(id),

@@ -11,7 +11,6 @@ import { type ResponseEvent, responseEvents } from './responses-events.js'
 interface Running {
   readonly response: ResponseObject
   readonly owner: string
-  readonly requestId: string
   readonly work: Work
   readonly isWorkedOn: Promise<void>
   readonly bytesOf: BytesOf
@@ -120,7 +119,8 @@ export class RunningResponse {
   }
 
   #failure(error: unknown): Ended {
-    const problem = problemOf(error, this.#running.requestId)
+    // Under which the intake logs it.
+    const problem = problemOf(error, this.work.id)
     return { response: failedResponse(this.#running.response, problem), problem, error }
   }
 
