@@ -419,6 +419,8 @@ describeInChromium('the playground', () => {
     expect(await page.locator('#output .answer').count()).toBe(2)
     const promptTokens = (run: number) => rowOf(page, run).locator('td').nth(3).innerText()
     expect(Number(await promptTokens(2))).toBeGreaterThan(Number(await promptTokens(1)) + 40)
+    const metrics = await (await fetch(`${url}/metrics`)).text()
+    expect(Number(/^gorgon_cached_tokens_total\{.*\} (\d+)$/m.exec(metrics)?.[1])).toBeGreaterThan(40)
     await page.click('#new-chat')
     expect(await page.locator('#output').innerText()).toBe('')
     await runWith(page, 3, { prompt: 'Count the words of a text.' })
@@ -458,7 +460,8 @@ describeInChromium('the playground', () => {
 
   test('connects again when the server is back', async () => {
     const first = await startServer()
-    const page = await open(first.url)
+    // A browser says so when nobody answers, and that is so for a moment.
+    const page = await open(first.url, { expected: /ERR_CONNECTION_REFUSED/ })
     await generateEnabled(page)
     await first.close()
     await expect.poll(() => page.locator('#connection').getAttribute('data-state')).not.toBe('open')

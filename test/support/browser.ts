@@ -16,8 +16,13 @@ export function launchChromium(): Promise<Browser> {
   return chromium.launch({ executablePath, args: process.getuid?.() === 0 ? ['--no-sandbox'] : [] })
 }
 
+interface PageOptions extends BrowserContextOptions {
+  /** What the browser may complain of. Default: nothing. */
+  readonly expected?: RegExp
+}
+
 /** Opens pages; after each test they are looked over and closed. Call inside `describeInChromium`. */
-export function chromiumPages(): (url: string, options?: BrowserContextOptions) => Promise<Page> {
+export function chromiumPages(): (url: string, options?: PageOptions) => Promise<Page> {
   let browser: Browser
   const complaints: string[] = []
   beforeAll(async () => {
@@ -28,13 +33,14 @@ export function chromiumPages(): (url: string, options?: BrowserContextOptions) 
     expect(complaints.splice(0)).toEqual([])
   })
   afterAll(() => browser?.close())
-  return async (url, options = {}) => {
+  return async (url, { expected, ...options } = {}) => {
     const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options })
     const page = await context.newPage()
     page.setDefaultTimeout(30_000)
     const { host } = new URL(url)
     page.on('console', (message) => {
-      if (['error', 'warning'].includes(message.type())) complaints.push(`${message.type()}: ${message.text()}`)
+      if (!['error', 'warning'].includes(message.type()) || expected?.test(message.text())) return
+      complaints.push(`${message.type()}: ${message.text()}`)
     })
     page.on('pageerror', (error) => complaints.push(String(error)))
     context.on('request', (request) => {
