@@ -72,6 +72,7 @@ export class StreamedResponse implements Lane {
   #wake: (() => void) | null = null
   #isCancelled = false
   #isDropped = false
+  /** Its end is made, though perhaps not sent. */
   #isMade = false
 
   constructor(options: ResponseOptions) {
@@ -89,18 +90,9 @@ export class StreamedResponse implements Lane {
     return this.#seed
   }
 
-  /** Its end is made, though perhaps not sent. */
-  get isMade(): boolean {
-    return this.#isMade
-  }
-
   /** Its end was sent, if only to a connection that broke. */
   get isSent(): boolean {
     return this.#isMade && this.#sentSeq === this.#seq
-  }
-
-  get isConnected(): boolean {
-    return this.#outbox !== null
   }
 
   /** Of the frames it keeps. */
