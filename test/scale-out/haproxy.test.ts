@@ -125,6 +125,16 @@ describe.skipIf(reason)(`HAProxy${reason ? `: ${reason}` : ''}`, () => {
     // At once, while the balancer may not know: what is refused is done by the other replica.
     for (let i = 0; i < 4; i++) expect((await client.completions.create(REQUEST)).choices[0]!.text).toBe(expected)
     expect(await answered(replicas[1])).toBeGreaterThanOrEqual(before + 4)
+    // Large ones too, as far as the balancer holds them.
+    const text = 'const x = 1;\n'.repeat(8000)
+    for (let i = 0; i < 4; i++) {
+      const response = await fetch(`${balancer.url}/tokenize`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ text }),
+      })
+      expect(response.status).toBe(200)
+    }
     await until(isDown('a'))
     expect(await Promise.all(texts)).toEqual(streams.map(() => expectedStream))
     expect(await serving.exit).toEqual([0, null])
