@@ -50,7 +50,7 @@ const OLDEST_EVERY = 4
  * at a time, however long the prompts and however many.
  *
  * Prompts that took turns would all be done when the last one is. Shortest first, the sum of what they wait for is the least possible, a
- * short prompt does not wait for long ones, and of equally long ones a few at a time take memory.
+ * short prompt does not wait for long ones, and few at a time hold memory for what they have read.
  */
 export class Scheduler {
   readonly #calls: {
