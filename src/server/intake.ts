@@ -14,6 +14,7 @@ import type {
 import type { Principal } from './auth.js'
 import { isFault, problemOf } from './errors.js'
 import { errorFields, type Logger } from './log.js'
+import { nextTurn } from './next-turn.js'
 import type { Endpoint, Observer, WorkObserver } from './observer.js'
 import type { ServerOptions } from './options.js'
 import { Rates } from './rate.js'
@@ -239,11 +240,15 @@ class RunningWork implements Work {
     return {
       [Symbol.asyncIterator]: () => {
         const chunks = this.#generation[Symbol.asyncIterator]()
-        const observe = (next: IteratorResult<Chunk>): IteratorResult<Chunk> => {
-          if (!next.done) this.#observer.chunk(next.value)
-          return next
+        const next = async (): Promise<IteratorResult<Chunk>> => {
+          const read = await chunks.next()
+          if (read.done) return read
+          this.#observer.chunk(read.value)
+          // Writing it to a socket must not keep the engine from its next step.
+          await nextTurn()
+          return read
         }
-        return { next: () => chunks.next().then(observe), return: () => chunks.return!() }
+        return { next, return: () => chunks.return!() }
       },
     }
   }
