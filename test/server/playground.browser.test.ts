@@ -17,8 +17,6 @@ const LONG = { maxTokens: '12000', temperature: '1.2', seed: '1' }
 
 const startServer = runningServers({ speculation: { mode: 'medusa' } })
 
-beforeAll(() => expectCompiled('client', 'server/playground'))
-
 /** The page, with these fields filled in. */
 async function fill(page: Page, fields: Readonly<Record<string, string>>): Promise<void> {
   for (const [name, value] of Object.entries(fields)) {
@@ -63,6 +61,8 @@ const tokensOn = (page: Page) =>
 
 describeInChromium('the playground', () => {
   const open = chromiumPages()
+
+  beforeAll(() => expectCompiled('client', 'server/playground'))
 
   test('shows the text of the library, token by token, with the step and the depth of each', async () => {
     const running = await startServer()
