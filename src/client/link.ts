@@ -175,14 +175,24 @@ export class Link {
     this.send({ type: 'hello', client, flow: 'credit', ...token })
   }
 
+  /** Throws nothing: a frame that lacks what its type promises costs the connection, not the process. */
   #received(message: unknown): void {
     this.#silentBeats = 0
-    const frame = parsed(message)
-    if (!frame || (this.#state === 'opening' && !isBeginning(frame))) {
-      this.#drop(new ClientError('ERR_PROTOCOL', STRANGE_SERVER))
-    } else if (frame.type === 'welcome') this.#welcomed(frame)
-    else if (frame.type === 'draining') this.#draining()
-    else this.#route(frame)
+    try {
+      const frame = parsed(message)
+      if (!frame || !this.#isExpected(frame)) this.#drop(new ClientError('ERR_PROTOCOL', STRANGE_SERVER))
+      else if (frame.type === 'welcome') this.#welcomed(frame)
+      else if (frame.type === 'draining') this.#draining()
+      else this.#route(frame)
+    } catch (cause) {
+      this.#drop(new ClientError('ERR_PROTOCOL', STRANGE_SERVER, { cause }))
+    }
+  }
+
+  /** Once the server has welcomed the client as servers do, its frames are believed; types this client does not know are left alone. */
+  #isExpected(frame: ServerFrame): boolean {
+    if (this.#state !== 'opening') return frame.type !== 'welcome'
+    return frame.type === 'error' || (frame.type === 'welcome' && isWhole(frame))
   }
 
   #welcomed(welcome: Welcome): void {
@@ -251,7 +261,6 @@ export class Link {
   }
 }
 
-/** Frames are believed to be of the protocol once the server has been polite; types this client does not know are left alone. */
 function parsed(message: unknown): ServerFrame | null {
   if (typeof message !== 'string') return null
   try {
@@ -262,8 +271,7 @@ function parsed(message: unknown): ServerFrame | null {
   }
 }
 
-/** What may come before and with the welcome. */
-function isBeginning(frame: ServerFrame): boolean {
-  if (frame.type === 'error') return true
-  return frame.type === 'welcome' && Array.isArray(frame.models) && typeof frame.limits?.perConnection === 'number'
+function isWhole({ models, limits, heartbeatMs }: Welcome): boolean {
+  const numbers = [limits?.perConnection, limits?.messageBytes, heartbeatMs]
+  return Array.isArray(models) && numbers.every((value) => typeof value === 'number')
 }

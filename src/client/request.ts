@@ -372,9 +372,12 @@ export class Request implements Correspondent {
     if (this.#phase === 'waiting') this.#host.dequeue(this)
     this.#phase = 'ended'
     this.#unlisten()
-    this.#order.turn?.turnEnded(this, result)
-    this.#leave()
-    this.#host.ended(this)
+    try {
+      this.#order.turn?.turnEnded(this, result)
+    } finally {
+      this.#leave()
+      this.#host.ended(this)
+    }
   }
 
   #leave(): void {

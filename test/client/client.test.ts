@@ -1,4 +1,5 @@
 // The client's connections, frame by frame: places, states, coming back, draining, closing.
+import fc from 'fast-check'
 import { describe, expect, it, vi } from 'vitest'
 import type { ConnectOptions } from '../../src/client/browser.js'
 import { LONG_MS, rejection, useFakeNetwork } from '../support/client.js'
@@ -133,6 +134,55 @@ describe('connecting', () => {
       )
     }
     expect(network.sockets).toHaveLength(0)
+  })
+})
+
+describe('a server that talks nonsense', () => {
+  const TYPES =
+    'accepted queued prefill delta done error session.opened session.closed draining pong welcome other'.split(' ')
+  const nonsense = fc
+    .record(
+      {
+        type: fc.constantFrom(...TYPES),
+        id: fc.constantFrom('r2', 'r3', 's4', 7),
+        session: fc.constantFrom('s1', 's5', null),
+        seq: fc.oneof(fc.integer(), fc.string()),
+        text: fc.oneof(fc.string(), fc.integer()),
+        n: fc.anything(),
+        spans: fc.oneof(fc.array(fc.record({ step: fc.nat(), chars: fc.array(fc.nat()) })), fc.integer()),
+        ids: fc.anything(),
+        limits: fc.oneof(fc.record({ perConnection: fc.nat(), messageBytes: fc.nat() }), fc.anything()),
+        models: fc.anything(),
+        token: fc.anything(),
+        model: fc.anything(),
+        finish: fc.oneof(fc.constantFrom('stop', 'aborted'), fc.anything()),
+        usage: fc.anything(),
+        code: fc.anything(),
+        message: fc.anything(),
+        retryable: fc.anything(),
+        retryAfterMs: fc.anything(),
+      },
+      { requiredKeys: ['type'] },
+    )
+    .map((frame) => JSON.stringify(frame))
+
+  it('throws nothing at whoever holds the socket, and leaves nothing that does not end', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(nonsense, { maxLength: 20 }), async (frames) => {
+        const controller = new AbortController()
+        const client = open({ signal: controller.signal })
+        const session = client.session()
+        const generations = [client.generate('x'), client.generate('y', { onAbort: 'return' }), session.send('z')]
+        const ended = Promise.allSettled(generations)
+        const socket = network.latest.welcome()
+        for (const frame of frames) socket.sayRaw(frame)
+        await vi.advanceTimersByTimeAsync(LONG_MS)
+        controller.abort()
+        await ended
+        await client.close()
+      }),
+      { numRuns: 300 },
+    )
   })
 })
 
