@@ -4,7 +4,7 @@ import { type Balancer, startNginx, whyNot } from '../support/balancer.js'
 import { metricOf } from '../support/metrics.js'
 import { openaiOf } from '../support/openai.js'
 import { endAll, type ServeProcess, startServe } from '../support/serve-process.js'
-import { until } from '../support/server.js'
+import { runningServers, until } from '../support/server.js'
 
 const reason = whyNot('nginx')
 
@@ -13,6 +13,7 @@ const STREAM = { ...REQUEST, max_tokens: 600, ignore_eos: true, stream: true } a
 const DONE = 'gorgon_requests_total{endpoint="completions",model="demo",finish="length"}'
 
 describe.skipIf(reason)(`nginx${reason ? `: ${reason}` : ''}`, () => {
+  const startServer = runningServers()
   let servings: [ServeProcess, ServeProcess]
   let urls: [string, string]
   let balancer: Balancer
@@ -57,6 +58,33 @@ describe.skipIf(reason)(`nginx${reason ? `: ${reason}` : ''}`, () => {
 
   test('metrics are not passed on', async () => {
     expect((await fetch(`${balancer.url}/metrics`)).status).toBe(404)
+  })
+
+  test('what one client has too much of is refused to it alone: the replicas go on for all others', async () => {
+    const limits = { perKey: { requestsPerMinute: 1 } }
+    const limited = () => startServer({ proxies: ['127.0.0.1'], limits })
+    const own = await startNginx([(await limited()).url, (await limited()).url])
+    const statusFor = async (address: string): Promise<number> => {
+      const response = await fetch(`${own.url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', 'x-forwarded-for': address },
+        body: JSON.stringify(REQUEST),
+      })
+      await response.arrayBuffer()
+      return response.status
+    }
+    const statusesFor = (addresses: readonly string[]) => Promise.all(addresses.map(statusFor))
+    try {
+      const greedy = await statusesFor(Array.from({ length: 8 }, () => '192.0.2.1'))
+      expect(greedy).toContain(429)
+      const others = Array.from({ length: 12 }, (_, i) => `198.51.100.${i + 1}`)
+      expect(await statusesFor(others)).toEqual(others.map(() => 200))
+      // It had one of each replica at most.
+      expect(greedy.filter((status) => status !== 429).every((status) => status === 200)).toBe(true)
+      expect(greedy.filter((status) => status === 200).length).toBeLessThanOrEqual(2)
+    } finally {
+      await own.stop()
+    }
   })
 
   test('what a draining replica refuses, and a dead one cannot take, the other does', async () => {
