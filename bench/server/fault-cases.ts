@@ -29,6 +29,9 @@ export const IMPATIENT: ServerLimits = {
 /** Whoever does not read does not answer pings either: here that is not what counts. */
 const NO_HEARTBEAT: ServerLimits = { ...IMPATIENT, heartbeatMs: 60_000 }
 
+/** A system tells the other side of room in its buffers by the sixteenth: to the server, a slow reader takes nothing for a second, then a lot. */
+const PATIENT: ServerLimits = { ...NO_HEARTBEAT, stallMs: 5000 }
+
 // biome-ignore lint/suspicious/noExplicitAny: each fault has numbers of its own, which only this table pairs with it
 export interface FaultCase<Sizes extends Size = any> {
   readonly name: string
@@ -70,7 +73,7 @@ export const FAULTS: readonly FaultCase[] = [
   faultCase({
     name: 'readers that are slow',
     fault: slowReaders,
-    limits: NO_HEARTBEAT,
+    limits: PATIENT,
     size: { sockets: 4, streams: 8, tokens: 800, bytesPerSecond: 400_000 },
     quickSize: { sockets: 1, streams: 4, tokens: 100, bytesPerSecond: 400_000 },
     inWords: ({ sockets, streams, bytesPerSecond }) =>

@@ -198,7 +198,7 @@ export function slowReaders({ sockets, streams, tokens, bytesPerSecond }: Readon
         await client.until(() => client.running === 0)
         stop()
         const missing = names.filter((name) => client.tokensOf(name).length !== tokens)
-        if (missing.length > 0) throw new Error(`not all tokens of ${missing.join()} came`)
+        if (missing.length > 0) throw new Error(`${missing.join()} not whole, closed with ${client.closeCode}`)
         await client.close()
       }),
     )
