@@ -83,7 +83,7 @@ const Limits = strict({
   connectionsPerAddress: integer(1).default(128),
   /** Requests or responses at once on one connection. At least 1; default 8. */
   perConnection: integer(1).default(8),
-  /** Of one key, or of one address without keys. */
+  /** Of one key, or of one address without keys. Each choice of a request counts as a request. */
   perKey: strict({
     /** Requests at once, those that wait in the queue included. At least 1; default 64. */
     concurrent: integer(1).default(64),

@@ -2,6 +2,7 @@
 import { GorgonError } from '../../errors.js'
 import type { Chunk, Result } from '../../index.js'
 import type { Exchange } from '../http.js'
+import type { ServerLimits } from '../options.js'
 import type { Choices, MadeChoice, Progress } from './choices.js'
 import { type CompletionUsage, completionUsageOf, type EngineReport, engineReportOf, secondsNow } from './reports.js'
 
@@ -36,12 +37,22 @@ interface StreamOptions {
   readonly continuous_usage_stats?: boolean | null | undefined
 }
 
-/** @throws {GorgonError} ERR_OPTION when the request asks for more generations than one may. */
-export function assertChoices(count: number, limit: number): void {
+/**
+ * Each choice counts against the key's limits as well, so a request of more than those allow could never be served.
+ *
+ * @throws {GorgonError} ERR_OPTION when the request asks for more generations than one may.
+ */
+export function assertChoices(count: number, { choices, perKey }: Pick<ServerLimits, 'choices' | 'perKey'>): void {
+  const bounds = [
+    ['limits.choices', choices],
+    ['limits.perKey.concurrent', perKey.concurrent],
+    ['limits.perKey.requestsPerMinute', perKey.requestsPerMinute || Number.POSITIVE_INFINITY],
+  ] as const
+  const [name, limit] = bounds.reduce((least, bound) => (bound[1] < least[1] ? bound : least))
   if (count <= limit) return
   throw new GorgonError(
     'ERR_OPTION',
-    `The request asks for ${count} choices, those of all its prompts together; one request may have ${limit} (limits.choices). Send several.`,
+    `The request asks for ${count} choices, those of all its prompts together; one request may have ${limit} (${name}). Send several.`,
     { path: 'n', value: count, limit },
   )
 }

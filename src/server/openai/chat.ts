@@ -53,7 +53,7 @@ async function completeChat(exchange: Exchange, { intake, options: { limits } }:
   const body = await exchange.body(ChatBody)
   const { id: model, engine } = intake.engineOf(body.model ?? undefined)
   const n = body.n ?? 1
-  assertChoices(n, limits.choices)
+  assertChoices(n, limits)
   const options = generateOptionsOf(body, {
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? engine.info.context,
     logprobs: logprobsOf(body),

@@ -63,7 +63,7 @@ async function complete(exchange: Exchange, { intake, options: { limits } }: Ser
   const { id: model } = intake.engineOf(body.model ?? undefined)
   const { prompt: prompts } = body
   const n = body.n ?? 1
-  assertChoices(prompts.length * n, limits.choices)
+  assertChoices(prompts.length * n, limits)
   const options = generateOptionsOf(body, {
     maxTokens: body.max_tokens ?? DEFAULT_MAX_TOKENS,
     logprobs: body.logprobs ?? false,

@@ -69,6 +69,19 @@ describe('an error', () => {
     expect((await patient).choices).toHaveLength(1)
   })
 
+  it.each([{ concurrent: 2 }, { requestsPerMinute: 2 }])(
+    'is a BadRequestError for more choices than a key may ever have: %o',
+    async (perKey) => {
+      const client = openaiOf(await start({ limits: { perKey } }))
+      const message = expect.stringContaining(`may have 2 (limits.perKey.${Object.keys(perKey)})`)
+      const refusal = { status: 400, code: 'ERR_OPTION', param: 'n', message }
+      await expect(client.completions.create({ ...SHORT, n: 3 })).rejects.toMatchObject(refusal)
+      const chat = { model: 'demo', messages: [...MESSAGES], n: 3 }
+      await expect(client.chat.completions.create(chat)).rejects.toMatchObject(refusal)
+      expect((await client.completions.create({ ...SHORT, n: 2 })).choices).toHaveLength(2)
+    },
+  )
+
   it('is a RateLimitError when the queue is full, streamed or not, and a later try succeeds', async () => {
     await using engine = await loadEngine({
       model: 'demo',
