@@ -30,6 +30,8 @@ export interface WorkRequest {
   readonly options: GenerateOptionsInput
   /** The conversation that this is a turn of. */
   readonly session?: ServedSession | undefined
+  /** Ends the count that the request has entered already: the work takes it over once it is started. */
+  readonly leave?: (() => void) | undefined
 }
 
 /** A request that was taken. */
@@ -96,13 +98,19 @@ export class Intake {
   }
 
   /**
-   * Counts a request that is no generation against its principal's limits; what it returns ends it.
+   * Counts a request that is no generation, or not yet, against its principal's limits; what it returns ends it.
    *
+   * @param endpoint of a generation to come: it was refused there.
    * @throws {GorgonError} ERR_RATE_LIMIT, ERR_DRAINING.
    */
-  enter(principal: Principal): () => void {
-    this.#assertOpen()
-    return this.#rates.enter(principal)
+  enter(principal: Principal, endpoint?: Endpoint): () => void {
+    try {
+      this.#assertOpen()
+      return this.#rates.enter(principal)
+    } catch (error) {
+      if (endpoint) this.#refused(endpoint, error)
+      throw error
+    }
   }
 
   /**
@@ -114,7 +122,7 @@ export class Intake {
     try {
       return this.#start(request)
     } catch (error) {
-      this.#observer.refused(request.endpoint, problemOf(error, '').code)
+      this.#refused(request.endpoint, error)
       throw error
     }
   }
@@ -157,10 +165,14 @@ export class Intake {
     await Promise.all([...this.#sessions].map((session) => session.close()))
   }
 
+  #refused(endpoint: Endpoint, error: unknown): void {
+    this.#observer.refused(endpoint, problemOf(error, '').code)
+  }
+
   #start(request: WorkRequest): Work {
     const { principal, endpoint, session, input } = request
     const { id: model, engine } = this.engineOf(session?.model ?? request.model)
-    const leave = this.#rates.enter(principal)
+    const leave = request.leave ?? this.#rates.enter(principal)
     const seed = seedOf(request.options)
     const options: GenerateOptionsInput = {
       onAbort: 'return',

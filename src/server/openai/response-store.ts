@@ -183,10 +183,12 @@ export function closeQuietly(session: ServedSession | null | undefined): void {
 }
 
 const LOGPROB_CHARACTERS = 64
+/** What a message takes up beside its text. */
+const MESSAGE_CHARACTERS = 64
 
 /** Of the whole context, although responses share what came before: a bound is all that is wanted. */
 function charactersOf({ response, messages, input }: KeptResponse): number {
-  const texts = [...messages, ...input].reduce((sum, { content }) => sum + content.length, 0)
+  const texts = [...messages, ...input].reduce((sum, { content }) => sum + content.length + MESSAGE_CHARACTERS, 0)
   const logprobs = response.output.flatMap(({ content }) => content.flatMap((part) => part.logprobs))
   const entries = logprobs.reduce((sum, { top_logprobs }) => sum + 1 + top_logprobs.length, 0)
   return texts + (response.instructions?.length ?? 0) + entries * LOGPROB_CHARACTERS

@@ -30,6 +30,13 @@ interface Context {
   readonly instructions: string | null
 }
 
+/** A request that counts against its principal's limits. */
+interface Entered {
+  readonly id: string
+  readonly engine: Engine
+  readonly leave: () => void
+}
+
 export class Responses {
   readonly store = new ResponseStore()
   readonly #intake: Intake
@@ -46,47 +53,18 @@ export class Responses {
    * @throws {GorgonError} ERR_UNSUPPORTED, ERR_OPTION; ERR_RESPONSE_NOT_FOUND when what it goes on from is gone; as `intake.start`.
    */
   async begin(request: ResponseRequest): Promise<RunningResponse> {
-    const { body, principal } = request
+    const { body, principal, endpoint } = request
     const whole = this.#contextOf(request)
-    const { id: model, engine } = this.#intake.engineOf(body.model ?? whole.previous?.response.model)
-    const context = body.truncation === 'auto' ? await fittingContext(whole, engine, body) : whole
-    const isKept = (body.store ?? true) || request.local !== undefined
-    const { session, continues } = isKept
-      ? this.#sessionFor(context, principal, model)
-      : { session: undefined, continues: false }
-
-    let workedOn!: () => void
-    const isWorkedOn = new Promise<void>((resolve) => {
-      workedOn = resolve
-    })
-    let work: Work
+    const served = this.#intake.engineOf(body.model ?? whole.previous?.response.model)
+    // Fitting takes time as well: a key's limits are asked before it.
+    const leave = this.#intake.enter(principal, endpoint)
     try {
-      work = this.#intake.start({
-        principal,
-        endpoint: request.endpoint,
-        model,
-        input: continues ? context.added : withInstructions(context),
-        options: {
-          ...responseOptionsOf(body, engine.info),
-          signal: request.signal,
-          onPrefill: () => workedOn(),
-        },
-        session,
-      })
+      const context = body.truncation === 'auto' ? await fittingContext(whole, served.engine, body) : whole
+      return this.#start(request, context, { ...served, leave })
     } catch (error) {
-      if (session) this.#giveBack(context, session, continues)
+      leave()
       throw error
     }
-    const running = new RunningResponse({
-      response: newResponse(body, { id: newId('resp'), createdAt: secondsNow(), model }),
-      owner: principal.id,
-      work,
-      isWorkedOn,
-      bytesOf: (id) => engine.tokenBytes(id),
-      settle: (response, result) => this.#settle(request, context, { response, result, session, continues }),
-    })
-    this.#running.set(running.id, running)
-    return running
   }
 
   /**
@@ -98,6 +76,7 @@ export class Responses {
     const { body, principal } = request
     const context = this.#contextOf(request)
     const { id: model } = this.#intake.engineOf(body.model ?? context.previous?.response.model)
+    this.#intake.enter(principal)()
     const createdAt = secondsNow()
     const response: ResponseObject = {
       ...newResponse(body, { id: newId('resp'), createdAt, model }),
@@ -171,6 +150,48 @@ export class Responses {
       `Previous response with id '${id.slice(0, 100)}' not found. Send the whole context as input, without previous_response_id.`,
       { status: 400, path: 'previous_response_id', id },
     )
+  }
+
+  #start(request: ResponseRequest, context: Context, { id: model, engine, leave }: Entered): RunningResponse {
+    const { body, principal } = request
+    const isKept = (body.store ?? true) || request.local !== undefined
+    const { session, continues } = isKept
+      ? this.#sessionFor(context, principal, model)
+      : { session: undefined, continues: false }
+
+    let workedOn!: () => void
+    const isWorkedOn = new Promise<void>((resolve) => {
+      workedOn = resolve
+    })
+    let work: Work
+    try {
+      work = this.#intake.start({
+        principal,
+        endpoint: request.endpoint,
+        model,
+        input: continues ? context.added : withInstructions(context),
+        options: {
+          ...responseOptionsOf(body, engine.info),
+          signal: request.signal,
+          onPrefill: () => workedOn(),
+        },
+        session,
+        leave,
+      })
+    } catch (error) {
+      if (session) this.#giveBack(context, session, continues)
+      throw error
+    }
+    const running = new RunningResponse({
+      response: newResponse(body, { id: newId('resp'), createdAt: secondsNow(), model }),
+      owner: principal.id,
+      work,
+      isWorkedOn,
+      bytesOf: (id) => engine.tokenBytes(id),
+      settle: (response, result) => this.#settle(request, context, { response, result, session, continues }),
+    })
+    this.#running.set(running.id, running)
+    return running
   }
 
   /** The session that a turn goes on in: the previous one's, if nothing else went on from there and it says the same; or a new one. */

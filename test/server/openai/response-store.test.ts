@@ -49,11 +49,20 @@ describe('what is kept', () => {
   })
 
   it('is so large at most, whatever its number', () => {
-    const { store } = storeOf({ characters: 100 })
+    const { store } = storeOf({ characters: 300 })
     for (const id of ['a', 'b', 'c']) store.keep(kept(id, 'one', 'x'.repeat(40)))
     expect(store.size).toBe(2)
-    store.keep(kept('huge', 'one', 'x'.repeat(101)))
+    store.keep(kept('huge', 'one', 'x'.repeat(300)))
     expect(store.size).toBe(0)
+  })
+
+  it('counts messages that say nothing', () => {
+    const { store } = storeOf({ characters: 1000 })
+    const messages = Array.from({ length: 10 }, () => ({ role: 'user', content: '' }))
+    store.keep({ ...kept('a'), messages })
+    store.keep({ ...kept('b'), messages })
+    expect(store.find('a', 'one')).toBeNull()
+    expect(store.find('b', 'one')).not.toBeNull()
   })
 
   it('of others stays when one owner keeps too much', () => {

@@ -193,6 +193,13 @@ describe('a conversation', () => {
     expect(textOf(await peer.end())).toBe(text)
   })
 
+  it('counts against the limits of its key when it is only prepared', async () => {
+    const peer = await Peer.open(await start({ limits: { perKey: { requestsPerMinute: 1 } } }))
+    peer.say({ ...CREATE, generate: false }, { ...CREATE, generate: false })
+    expect(await peer.end()).toMatchObject({ type: 'response.completed' })
+    expect(await peer.end()).toMatchObject({ type: 'error', status: 429, code: 'ERR_RATE_LIMIT' })
+  })
+
   it('is forgotten after a failure, so that it is sent anew', async () => {
     await using engine = await loadEngine({ model: 'demo', threads: 1, limits: { maxContext: 128 } })
     const peer = await Peer.open(await start({ engine }))

@@ -1,6 +1,6 @@
 import type OpenAI from 'openai'
 import { NotFoundError } from 'openai'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { GorgonError, loadEngine } from '../../../src/index.js'
 import { allOf, openaiOf } from '../../support/openai.js'
 import { runningServers } from '../../support/server.js'
@@ -299,6 +299,21 @@ describe('a context that is too long', () => {
     const { usage } = await client.responses.create({ ...request, input: said, truncation: 'auto' })
     expect(usage!.total_tokens).toBeLessThanOrEqual(128)
     expect(usage!.output_tokens).toBe(16)
+  })
+
+  it('is not looked at for a key that may ask no more, and counts once', async () => {
+    const { engine, ...server } = await start({ limits: { perKey: { concurrent: 1, requestsPerMinute: 3 } } })
+    const tokenize = vi.spyOn(engine, 'tokenize')
+    const client = openaiOf(server)
+    const fitted = { ...GREEDY, truncation: 'auto' } as const
+    tokenize.mockRejectedValueOnce(new Error('no'))
+    await expect(client.responses.create(fitted)).rejects.toMatchObject({ status: 500 })
+    await client.responses.create(fitted)
+    await client.responses.create(fitted)
+    const calls = tokenize.mock.calls.length
+    await expect(client.responses.create(fitted)).rejects.toMatchObject({ status: 429, code: 'ERR_RATE_LIMIT' })
+    expect(tokenize).toHaveBeenCalledTimes(calls)
+    tokenize.mockRestore()
   })
 
   it('is left behind as the conversation goes on', async () => {
