@@ -38,8 +38,8 @@ interface Flag {
   readonly group: string
   /** As commander takes it. */
   readonly flags: string
-  /** The option it sets. */
-  readonly path: string
+  /** The options it sets; the default shown is that of the first. */
+  readonly paths: readonly [string, ...string[]]
   /** Text to what the schema checks; what cannot be read is handed on as it is, for the schema to refuse. */
   readonly read: (text: string) => unknown
   readonly help: string
@@ -73,13 +73,19 @@ const SHOWN: ReadonlyMap<Flag['read'], (value: number) => string> = new Map([
   [asMilliseconds, (value: number) => String(value / 1000)],
 ])
 
-type Line = readonly [flags: string, path: string, read: Flag['read'], help: string, allowed?: string]
+type Line = readonly [flags: string, path: string | Flag['paths'], read: Flag['read'], help: string, allowed?: string]
 
 const group = (target: Target, heading: string, lines: readonly Line[]): Flag[] =>
-  lines.map(([flags, path, read, help, allowed]) => ({ target, group: heading, flags, path, read, help, allowed }))
+  lines.map(([flags, path, read, help, allowed]) => {
+    const paths = typeof path === 'string' ? ([path] as const) : path
+    return { target, group: heading, flags, paths, read, help, allowed }
+  })
 
 const TREES = 'auto, the name of a tree, a number of nodes, or chain:N'
 const SIZES = 'a number of bytes, at least 1, or a size like 24GB or 20GiB'
+const BODY_SIZES = 'a number of bytes, at least 1024, or a size like 4MiB'
+/** One flag for both ways in. */
+const BODY_LIMITS = ['limits.bodyBytes', 'limits.messageBytes'] as const
 const SEEDS = 'a whole number from 0 to 2^64 - 1'
 const HOSTS = 'an address of this machine; others than 127.0.0.1 with keys (--api-key-file), or with --allow-public'
 const ORIGINS = 'origins such as https://app.example, without a path, or *'
@@ -140,7 +146,7 @@ const FLAGS: readonly Flag[] = [
   ...group('server', 'Limits:', [
     ['--requests-per-minute <N>', 'limits.perKey.requestsPerMinute', asNumber, 'of one key; 0 is any number'],
     ['--concurrent-per-key <N>', 'limits.perKey.concurrent', asNumber, 'requests at once of one key'],
-    ['--max-body <SIZE>', 'limits.bodyBytes', asBytes, 'of a request, and of a WebSocket message', SIZES],
+    ['--max-body <SIZE>', BODY_LIMITS, asBytes, 'of a request, and of a WebSocket message', BODY_SIZES],
     ['--max-connections <N>', 'limits.connections', asNumber, 'open at once'],
   ]),
 ]
@@ -176,7 +182,8 @@ export function optionsOf(target: Target): Option[] {
   const defaults = DEFAULTS[target]()
   return FLAGS.filter((one) => one.target === target).map((one) => {
     const isRepeatable = REPEATABLE.includes(nameOf(one))
-    const value = one.path === 'model' || isRepeatable ? undefined : valueAt(defaults, one.path)
+    const [path] = one.paths
+    const value = path === 'model' || isRepeatable ? undefined : valueAt(defaults, path)
     const shown = SHOWN.get(one.read)?.(value as number) ?? value
     const option = new Option(one.flags, value === undefined ? one.help : `${one.help} (default ${shown})`)
     if (isRepeatable) option.argParser(collect)
@@ -234,7 +241,8 @@ function read<Options, Checked>(
   for (const one of FLAGS) {
     const value = given[keyOf(one)]
     if (!targets.includes(one.target) || value === undefined) continue
-    setAt(options, one.path, Array.isArray(value) ? value.map(one.read) : one.read(value as string))
+    const meant = Array.isArray(value) ? value.map(one.read) : one.read(value as string)
+    for (const path of one.paths) setAt(options, path, meant)
   }
   try {
     return parse(options as Options)
@@ -252,7 +260,9 @@ interface Problem {
 function inFlags(error: unknown, targets: readonly Target[], given: Given): unknown {
   if (!isGorgonError(error) || !Array.isArray(error.details['problems'])) return error
   const messages = (error.details['problems'] as Problem[]).map(({ path, message }) => {
-    const one = FLAGS.find((candidate) => targets.includes(candidate.target) && isAtOrBelow(path, candidate.path))
+    const one = FLAGS.find(
+      ({ target, paths }) => targets.includes(target) && paths.some((parent) => isAtOrBelow(path, parent)),
+    )
     if (!one) return message
     const value = [given[keyOf(one)]]
       .flat()
@@ -260,7 +270,7 @@ function inFlags(error: unknown, targets: readonly Target[], given: Given): unkn
       .join(', ')
     return one.allowed ? `${nameOf(one)} is ${value}: use ${one.allowed}.` : message.replace(path, nameOf(one))
   })
-  return new UsageError(messages.join('\n'), { cause: error })
+  return new UsageError([...new Set(messages)].join('\n'), { cause: error })
 }
 
 const isAtOrBelow = (path: string, parent: string): boolean =>

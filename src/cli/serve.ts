@@ -42,11 +42,9 @@ export async function serve(given: Given, io: Io): Promise<void> {
     arrive = resolve
   })
   let loading: LoadProgress | undefined
-  const server = withServerOptions(given, ({ limits, ...options }) =>
+  const server = withServerOptions(given, (options) =>
     createServer({
       ...options,
-      // One flag for both ways in.
-      limits: { ...limits, ...(limits?.bodyBytes !== undefined && { messageBytes: limits.bodyBytes }) },
       engine: { [name]: arrival },
       keys,
       logger,

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { run } from '../../src/cli/program.js'
+import { connect } from '../../src/client/node.js'
 import { openaiOf } from '../support/openai.js'
 import { errorLine, gorgon, Sink } from './command.js'
 
@@ -101,6 +102,8 @@ describe('flags that are not right', () => {
     [['--drain', 'soon'], /--drain is "soon": use a number of seconds/],
     [['--drain', '-1'], /--drain is "-1": use a number of seconds/],
     [['--max-body', 'large'], /--max-body is "large": use a number of bytes/],
+    [['--max-body', '100'], /--max-body is "100": use a number of bytes, at least 1024, or a size like 4MiB\.$/],
+    [['--max-body', '0'], /--max-body is "0": use a number of bytes, at least 1024, or a size like 4MiB\.$/],
     [['--max-sequences', '0'], /--max-sequences is 0: use a whole number from 1 to 1024/],
     [['--max-queue', 'many'], /--max-queue is "many"/],
     [['--requests-per-minute', '-1'], /--requests-per-minute is -1/],
@@ -300,5 +303,10 @@ test('limits that flags set are the server’s and the engine’s', async () => 
       })
     expect((await post('x'.repeat(900))).status).toBe(200)
     expect((await post('x'.repeat(1100))).status).toBe(413)
+    await using client = connect(url)
+    await expect(client.generate('x'.repeat(1100)).result()).rejects.toMatchObject({
+      code: 'ERR_TOO_LARGE',
+      details: { limit: 1024 },
+    })
   })
 })
