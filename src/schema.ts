@@ -136,7 +136,7 @@ export const withoutDefaults = <Shape extends z.ZodRawShape>(shape: Shape): With
   ) as WithoutDefaults<Shape>
 
 /** Adds an issue whose message is a whole sentence. */
-export function violate(context: z.RefinementCtx, path: readonly string[], sentence: string): void {
+export function violate(context: z.RefinementCtx, path: readonly PropertyKey[], sentence: string): void {
   context.addIssue({ code: 'custom', path: [...path], message: sentence, params: { sentence: true } })
 }
 

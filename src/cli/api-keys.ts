@@ -14,7 +14,7 @@ export interface KeySources {
 /** What the server takes. */
 export interface ApiKey {
   readonly key: string
-  /** What logs call it. */
+  /** Who its holder is, to limits, stored responses and logs. */
   readonly name?: string
 }
 
@@ -43,12 +43,21 @@ async function readKeyFile(file: string): Promise<ApiKey[]> {
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw refusal(`cannot be read (${error.code ?? error.message}). Check the path.`, error)
   })
+  const linesOfNames = new Map<string, number>()
   const keys = text.split('\n').flatMap((line, i) => {
     const words = line.trim().split(/\s+/)
     if (words[0] === '' || words[0]!.startsWith('#')) return []
     if (words.length > 2) throw refusal(`has ${words.length} words in line ${i + 1}. Write KEY, or NAME KEY.`)
     const key = words.at(-1)!
-    return [checked(words.length === 2 ? { key, name: words[0]! } : { key }, `Line ${i + 1} of ${file}`)]
+    const where = `Line ${i + 1} of ${file}`
+    if (words.length === 1) return [checked({ key }, where)]
+    const name = words[0]!
+    const before = linesOfNames.get(name)
+    if (before !== undefined) {
+      throw refusal(`gives the keys of lines ${before} and ${i + 1} one name. Give each its own: limits are by name.`)
+    }
+    linesOfNames.set(name, i + 1)
+    return [checked({ key, name }, where)]
   })
   if (keys.length === 0) throw refusal('has no keys. Write one to a line, or leave the flag out.')
   return keys

@@ -96,7 +96,8 @@ Examples:
 It listens at once, and takes requests when the model is there: GET /health/ready says when.
 SIGTERM or Ctrl-C takes no more requests, lets what runs finish, and ends it with exit code 0; a second one ends it at once.
 To a terminal it speaks in words, else in JSON lines, all on standard error. Nothing of a request is logged unless asked for.
-A keys' file has a line KEY, or NAME KEY, for each; # begins a comment. docs/scale-out.md is about more than one server.`
+A keys' file has a line KEY, or NAME KEY, for each; # begins a comment. A name is who holds the key, to limits, stored responses and
+the log, and is given once. docs/scale-out.md is about more than one server.`
 
 function createProgram(argv: readonly string[], io: Io, finish: (exitCode: number) => void): Command {
   const program = new Command('gorgon')

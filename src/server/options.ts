@@ -2,7 +2,7 @@
 import { isIP } from 'node:net'
 import { z } from 'zod'
 import type { Engine, LoadProgress } from '../index.js'
-import { flag, integer, parse, secret, strict, text } from '../schema.js'
+import { flag, integer, parse, secret, strict, text, violate } from '../schema.js'
 import type { Credentials, Principal } from './auth.js'
 import type { Logger } from './log.js'
 
@@ -46,7 +46,9 @@ const Key = secret(
     strict({
       /** What a client sends. */
       key: keyText(),
-      /** What logs call it. Default: a short hash of it. */
+      /**
+       * Who its holder is, to limits, stored responses, resume tokens and logs; no two keys have the same. Default: a short hash of the key.
+       */
       name: text('a name').optional(),
       /** The highest priority its requests may have. -10 to 10; default 0. */
       maxPriority: integer(-10, 10).default(0),
@@ -152,13 +154,18 @@ export const ServerOptions = strict({
   /** How far the engines' loading is, for `/health/ready`. */
   loading: functionOf<() => LoadProgress | undefined>().optional(),
 }).superRefine(({ keys, authenticate }, context) => {
+  const names = keys.map((entry) => (typeof entry === 'string' ? undefined : entry.name))
+  for (const [i, name] of names.entries()) {
+    const first = names.indexOf(name)
+    if (name === undefined || first === i) continue
+    violate(
+      context,
+      ['keys', i, 'name'],
+      `is that of keys[${first}] too. Give each its own: limits and stored responses are by name, so both would share them.`,
+    )
+  }
   if (keys.length > 0 && authenticate) {
-    context.addIssue({
-      code: 'custom',
-      path: ['keys'],
-      message: 'are given beside authenticate. Use one of the two: authenticate decides alone.',
-      params: { sentence: true },
-    })
+    violate(context, ['authenticate'], 'is given beside keys. Use one of the two: authenticate decides alone.')
   }
 })
 export type ServerOptionsInput = z.input<typeof ServerOptions>

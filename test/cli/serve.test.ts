@@ -150,6 +150,10 @@ describe('keys', () => {
   test.each([
     ['# nobody\n', /has no keys/],
     ['a b c\n', /has 3 words in line 1\. Write KEY, or NAME KEY/],
+    [
+      `team-a ${KEY}-1\nteam-b ${KEY}-2\nteam-a ${KEY}-3-secret\n`,
+      /ERR_FILE: .*keys\.txt" gives the keys of lines 1 and 3 one name\. Give each its own/,
+    ],
     ['team-a secret\n', /Line 1 of .*keys\.txt is no key: use at least 8 characters/],
   ])('in a file that says %j are refused, and not shown', async (text, message) => {
     const { exitCode, stderr } = await gorgon(['serve', '--api-key-file', await fileOf(text)])

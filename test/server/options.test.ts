@@ -56,6 +56,7 @@ describe('engines', () => {
 
 test.each([
   ['keys: []', { keys: [] }],
+  ['keys without names', { keys: ['12345678', { key: '23456789' }, { key: '34567890' }] }],
   ['a key with a name', { keys: [{ key: '12345678', name: 'me', maxPriority: 10 }] }],
   ['an origin with a port', { origins: ['http://localhost:5173'] }],
   ['any origin', { origins: ['*'] }],
@@ -71,6 +72,11 @@ test.each([
   ['a key with a space', { keys: ['1234 5678'] }, /keys/],
   ['keys that are one string', { keys: '12345678' }, /keys/],
   ['a priority out of range', { keys: [{ key: '12345678', maxPriority: 11 }] }, /maxPriority|keys/],
+  [
+    'a name that two keys have',
+    { keys: [{ key: '12345678', name: 'me' }, '23456789', { key: '34567890', name: 'me' }] },
+    /^keys\[2\]\.name is that of keys\[0\] too\./,
+  ],
   ['an origin with a path', { origins: ['https://app.example/'] }, /origins/],
   ['an origin without a scheme', { origins: ['app.example'] }, /origins/],
   ['a proxy that is a name', { proxies: ['balancer'] }, /proxies/],
