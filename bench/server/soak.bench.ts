@@ -3,7 +3,8 @@
 //
 // Expected from arithmetic: tokens do not depend on who else is served, by construction. Nothing is kept of a request that has ended, so the
 // heap's slope is 0 within what a line through twenty samples can tell (some hundred bytes a request). 64 streams share a step; none waits for another's
-// turn, so that the longest gap is a step with a few prompts in it, tens of milliseconds, and Jain's index of their speeds is above 0.9.
+// turn, so that the longest gap is a step with a few prompts in it, tens of milliseconds, and Jain's index of their speeds is above 0.9 on a machine that
+// does nothing else.
 //
 //   npm run bench -- server/soak [options]
 //
@@ -29,6 +30,7 @@ import { HostProcess } from './host-process.js'
 import { type Answer, runLoad, type Timed } from './load.js'
 import {
   type Crowd,
+  crowdProblems,
   crowdTable,
   type Fault,
   faultTable,
@@ -110,7 +112,7 @@ async function crowded(
     showProgress(`${done} of ${requests} requests`)
   }
   for (const asker of askers) asker.close()
-  return {
+  const crowd: Crowd = {
     kind: 'crowd',
     clients,
     requests: done,
@@ -120,6 +122,9 @@ async function crowded(
     fairness,
     samples,
   }
+  const problems = crowdProblems(crowd)
+  if (problems.length > 0) throw wrongResult(problems.join('; '))
+  return crowd
 }
 
 /** What the host holds once nothing runs, for a request's last byte leaves before all of it is released. */

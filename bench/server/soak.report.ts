@@ -77,6 +77,27 @@ export function growthOf(samples: readonly Sample[], held: Held): number {
   return points.reduce((sum, [requests, bytes]) => sum + (requests - x) * (bytes - y), 0) / square
 }
 
+/** Fewer say more about pools than about what a request leaves. */
+const MEMORY_TELLS = 2000
+
+/** Bytes of heap that a request may seem to leave: what a line through samples can tell. */
+const MOST_LEFT = 1000
+
+/** Jain's index of the speeds at which some stream has starved; a busy machine alone takes it to 0.8. */
+const STARVED = 0.5
+
+/** What is not as it must be, a sentence each. */
+export function crowdProblems({ samples, fairness, requests }: Crowd): string[] {
+  const problems: string[] = []
+  const settled = samples.filter((sample) => sample.requests >= SETTLED * requests)
+  const left = growthOf(samples, 'heapBytes')
+  if (requests >= MEMORY_TELLS && left > MOST_LEFT) problems.push(`each request left ${fixed(left)} bytes in the heap`)
+  const [before, after] = [settled[0]?.files ?? 0, settled.at(-1)?.files ?? 0]
+  if (after > before) problems.push(`${after - before} more files were open at the end`)
+  if (fairness < STARVED) problems.push(`streams starved: the fairness of a round was ${fixed(fairness, 3)}`)
+  return problems
+}
+
 /** A head, then what is held after a fifth, half and all of the requests, and what a request leaves behind. */
 export function memoryTable({ samples }: Crowd): string[][] {
   const last = samples.at(-1)?.requests ?? 0

@@ -1,6 +1,13 @@
 // What a soak's measurements come to.
-import { expect, test } from 'vitest'
-import { type Crowd, type Fault, growthOf, memoryTable, report } from '../../../bench/server/soak.report.js'
+import { describe, expect, test } from 'vitest'
+import {
+  type Crowd,
+  crowdProblems,
+  type Fault,
+  growthOf,
+  memoryTable,
+  report,
+} from '../../../bench/server/soak.report.js'
 import { sampleResult } from '../sample.js'
 
 const MIB = 2 ** 20
@@ -45,6 +52,44 @@ test('what a request leaves behind is the slope once pools are full', () => {
   expect(growthOf(samples(24), 'heapBytes')).toBeCloseTo(24, 6)
   expect(growthOf(samples(0), 'heapBytes')).toBeCloseTo(0, 6)
   expect(growthOf(samples(0), 'rssBytes')).toBeCloseTo(-1000, 6)
+})
+
+describe('a crowd that is not served as it must be', () => {
+  const long = (made: Partial<Crowd>): Crowd => ({
+    ...crowd,
+    requests: 10_000,
+    samples: crowd.samples.map((sample) => ({ ...sample, requests: 10 * sample.requests })),
+    ...made,
+  })
+  const leaking = (perRequest: number) =>
+    long({
+      samples: samples(0).map((sample) => ({
+        ...sample,
+        requests: 10 * sample.requests,
+        heapBytes: MIB + 10 * sample.requests * perRequest,
+      })),
+    })
+
+  test('has nothing wrong otherwise', () => expect(crowdProblems(long({}))).toEqual([]))
+
+  test('leaves memory behind', () => {
+    expect(crowdProblems(leaking(900))).toEqual([])
+    expect(crowdProblems(leaking(1100))).toEqual(['each request left 1100 bytes in the heap'])
+  })
+
+  test('too short a one says nothing about memory', () => {
+    expect(crowdProblems({ ...leaking(5000), requests: 1999 })).toEqual([])
+  })
+
+  test('leaves files open', () => {
+    const more = crowd.samples.map((sample, i) => ({ ...sample, files: i === 19 ? 33 : 30 }))
+    expect(crowdProblems({ ...crowd, samples: more })).toEqual(['3 more files were open at the end'])
+  })
+
+  test('starves', () => {
+    expect(crowdProblems(long({ fairness: 0.5 }))).toEqual([])
+    expect(crowdProblems(long({ fairness: 0.31 }))).toEqual(['streams starved: the fairness of a round was 0.310'])
+  })
 })
 
 test('memory is shown after a fifth, half and all of the requests', () => {
