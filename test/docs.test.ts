@@ -13,10 +13,27 @@ const documents = ['.', 'docs', 'kernels', 'heads', 'bench', 'src/server'].flatM
 )
 const manifest = JSON.parse(read('package.json')) as { scripts: Record<string, string>; files: string[] }
 
+/** Files of this repository that a document links to. */
+const linksOf = (path: string) =>
+  [...read(path).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map((match) => join(dirname(path), match[1]!))
+
+/** npm publishes these whatever the manifest says. */
+const ALWAYS_PUBLISHED = ['README.md', 'LICENSE', 'package.json']
+/** Of no use without a clone. */
+const OF_A_CLONE = ['bench', 'CONTRIBUTING.md']
+
+/** Whether it is one of these, or in one. */
+const isAmong = (entries: readonly string[], path: string) =>
+  entries.some((entry) => new RegExp(`^${entry.replaceAll('.', '\\.').replaceAll('*', '[^/]*')}(/|$)`).test(path))
+const isPublished = (path: string) => isAmong([...ALWAYS_PUBLISHED, ...manifest.files], path)
+
 describe.each(documents)('%s', (path) => {
   test('links to files that exist', () => {
-    const targets = [...read(path).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map((match) => match[1]!)
-    expect(targets.filter((target) => !existsSync(join(dirname(path), target)))).toEqual([])
+    expect(linksOf(path).filter((target) => !existsSync(target))).toEqual([])
+  })
+
+  test.runIf(isPublished(path))('is published, and so is what it links to', () => {
+    expect(linksOf(path).filter((target) => !isPublished(target) && !isAmong(OF_A_CLONE, target))).toEqual([])
   })
 
   test('names error codes that exist', () => {
