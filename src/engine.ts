@@ -97,6 +97,11 @@ export class Engine implements AsyncDisposable {
     return this.#core.info
   }
 
+  /** Since `close()` was called: nothing new is taken. */
+  get isClosed(): boolean {
+    return this.#closed !== null
+  }
+
   /**
    * Starts a generation: it is queued when this returns, whether anybody awaits it or not. Never throws; a request that cannot be
    * served rejects.

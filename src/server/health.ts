@@ -7,7 +7,7 @@ const RETRY_AFTER_S = '1'
 
 /**
  * `/health/live` answers while the process can answer at all. `/health/ready`, and `/health`, which is the same, answer 200 while new work is
- * taken, and 503 while models load, when one failed to, and from the moment the server is told to stop. A full queue is no reason to say no:
+ * taken, and 503 while models load, when one failed to or was closed, and from the moment the server is told to stop. A full queue is no reason to say no:
  * it answers 429 by itself, and taking full replicas away from their balancer would leave more work to the others.
  */
 export function healthRoutes({ intake, options }: Pick<ServerContext, 'intake' | 'options'>): readonly Route[] {

@@ -18,7 +18,7 @@ import { nextTurn } from './next-turn.js'
 import type { Endpoint, Observer, WorkObserver } from './observer.js'
 import type { ServerOptions } from './options.js'
 import { Rates } from './rate.js'
-import { type ServedModel, ServedModels } from './served-models.js'
+import { type ModelsState, type ServedModel, ServedModels } from './served-models.js'
 
 export interface WorkRequest {
   readonly principal: Principal
@@ -82,7 +82,7 @@ export class Intake {
   }
 
   /** `draining` from the moment that nothing new is taken. */
-  get state(): 'loading' | 'ready' | 'failed' | 'draining' {
+  get state(): ModelsState | 'draining' {
     return this.#isDraining ? 'draining' : this.#models.state
   }
 

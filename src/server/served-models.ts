@@ -21,7 +21,7 @@ interface Entry {
   failure: unknown
 }
 
-export type ModelsState = 'loading' | 'ready' | 'failed'
+export type ModelsState = 'loading' | 'ready' | 'failed' | 'closed'
 
 const isSource = (value: object): value is EngineSource =>
   typeof (value as Partial<Engine>).generate === 'function' ||
@@ -42,9 +42,10 @@ export class ServedModels {
     return this.#entries.flatMap(({ name, created, engine }) => (name === null ? [] : [{ id: name, created, engine }]))
   }
 
-  /** One that failed outweighs one that loads, which outweighs those that are there. */
+  /** One that failed outweighs one that was closed, which outweighs one that loads, which outweighs those that are there. */
   get state(): ModelsState {
     if (this.#entries.some(({ failure }) => failure !== null)) return 'failed'
+    if (this.#entries.some(({ engine }) => engine?.isClosed)) return 'closed'
     return this.#entries.every(({ engine }) => engine !== null) ? 'ready' : 'loading'
   }
 

@@ -254,7 +254,8 @@ export class InferenceServer implements AsyncDisposable {
   async #fail(exchange: HttpExchange, error: unknown): Promise<void> {
     const { response, requestId, principal } = exchange
     const problem = problemOf(error, requestId)
-    this.#context.metrics.httpFailed(problem.code)
+    // A client that is gone has no answer.
+    if (!exchange.signal.aborted) this.#context.metrics.httpFailed(problem.code)
     if (isFault(problem)) {
       const { logger, logContent } = this.#context.options
       logger?.error(

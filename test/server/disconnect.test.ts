@@ -1,5 +1,6 @@
 // A client that leaves frees what it held, wherever its request is: in the queue, in its prompt, in its answer.
 import { describe, expect, test } from 'vitest'
+import { metricOf } from '../support/metrics.js'
 import { postText, type RawClient, rawClient } from '../support/raw-http.js'
 import { runningServers, until } from '../support/server.js'
 import { toyEngines } from '../support/toy-engine.js'
@@ -31,6 +32,22 @@ describe.each(WAYS)('a client that %s', (_, leave) => {
     // Nothing is left to wait for.
     await close()
   })
+
+  test.each(['/v1/completions', '/v1/responses'])(
+    'has no answer of %s, so there is no error to count',
+    async (path) => {
+      const { engine, port, url } = await startServer()
+      const client = await rawClient(port)
+      const body = { prompt: LONG_ANSWER.prompt, max_tokens: LONG_ANSWER.max_tokens, ignore_eos: true }
+      const input = { input: LONG_ANSWER.prompt, gorgon: { ignoreEos: true } }
+      client.write(postText(path, JSON.stringify(path === '/v1/responses' ? input : body)))
+      await until(() => engine.stats().decoding === 1)
+      leave(client)
+      await until(() => engine.stats().running === 0)
+      await until(async () => (await metricOf(url, 'gorgon_http_requests_in_flight')) === 1)
+      expect(await (await fetch(`${url}/metrics`)).text()).not.toContain('gorgon_http_errors_total{')
+    },
+  )
 
   test('while its prompt is worked through ends it', async () => {
     const { engine, port } = await startServer()

@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest'
 import type { Engine, LoadProgress } from '../../src/index.js'
 import { runningServers } from '../support/server.js'
+import { toyEngine } from '../support/toy-engine.js'
 
 const startServer = runningServers()
 
@@ -45,6 +46,15 @@ test('with a model that did not load it is live and never ready, without saying 
   const { url } = await startServer({ engine })
   const { status, body } = await get(`${url}/health/ready`)
   expect({ status, body }).toEqual({ status: 503, body: { status: 'failed' } })
+  expect(await get(`${url}/health/live`)).toMatchObject({ status: 200 })
+})
+
+test('with an engine that was closed under it it is not ready', async () => {
+  const { engine } = toyEngine()
+  const { url } = await startServer({ engine })
+  expect(await get(`${url}/health/ready`)).toMatchObject({ status: 200 })
+  await engine.close()
+  expect(await get(`${url}/health/ready`)).toMatchObject({ status: 503, body: { status: 'closed' } })
   expect(await get(`${url}/health/live`)).toMatchObject({ status: 200 })
 })
 

@@ -37,6 +37,8 @@ export interface ChoicesRequest extends Pick<WorkRequest, 'endpoint' | 'model' |
 /** The generations of one request. They end when the client leaves; when one fails, so do the others. */
 export class Choices {
   readonly #started: readonly StartedChoice[]
+  /** Aborted when the client is gone. */
+  readonly #gone: AbortSignal
   readonly #abort = new AbortController()
   readonly #n: number
   #isWorkedOn!: () => void
@@ -48,12 +50,13 @@ export class Choices {
   constructor(intake: Intake, { principal, signal }: Exchange, request: ChoicesRequest) {
     const { prompts, n, endpoint, model } = request
     this.#n = n
+    this.#gone = signal
     const started: StartedChoice[] = []
     try {
       for (const [i, input] of prompts.entries()) {
         for (let k = 0; k < n; k++) {
           const progress: Progress = { promptTokens: 0, completionTokens: 0 }
-          const options = this.#optionsOf(request.options, k, progress, signal)
+          const options = this.#optionsOf(request.options, k, progress)
           const work = intake.start({ principal, endpoint, model, input, options })
           started.push({ index: i * n + k, work, progress, chunks: work.chunks[Symbol.asyncIterator]() })
         }
@@ -127,17 +130,17 @@ export class Choices {
       await onChunk(choice, next.value)
     }
     const result = await work.result
-    if (result.finish === 'aborted') throw stopped()
+    if (result.finish === 'aborted') throw this.#gone.aborted ? this.#gone.reason : stopped()
     return result
   }
 
-  #optionsOf(options: GenerateOptionsInput, k: number, progress: Progress, gone: AbortSignal): GenerateOptionsInput {
+  #optionsOf(options: GenerateOptionsInput, k: number, progress: Progress): GenerateOptionsInput {
     const { seed } = options
     return {
       ...options,
       // Choices of one prompt differ, and are the same ones the next time.
       ...(seed !== undefined && { seed: BigInt.asUintN(64, BigInt(seed) + BigInt(k)) }),
-      signal: AbortSignal.any([gone, this.#abort.signal]),
+      signal: AbortSignal.any([this.#gone, this.#abort.signal]),
       onPrefill: ({ tokens }) => {
         progress.promptTokens = tokens
         this.#isWorkedOn()
@@ -146,7 +149,7 @@ export class Choices {
   }
 }
 
-/** Nobody aborts a request that is listened to, but a server whose time is up. */
+/** Nobody aborts a request whose client is there, but a server whose time is up. */
 function stopped(): GorgonError {
   return new GorgonError('ERR_DRAINING', 'The server stopped before the text was whole. Send the request again.')
 }

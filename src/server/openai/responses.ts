@@ -187,6 +187,7 @@ export class Responses {
       owner: principal.id,
       work,
       isWorkedOn,
+      gone: request.signal,
       bytesOf: (id) => engine.tokenBytes(id),
       settle: (response, result) => this.#settle(request, context, { response, result, session, continues }),
     })

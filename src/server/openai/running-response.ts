@@ -13,6 +13,8 @@ interface Running {
   readonly owner: string
   readonly work: Work
   readonly isWorkedOn: Promise<void>
+  /** Aborted when whoever listens is gone. */
+  readonly gone: AbortSignal
   readonly bytesOf: BytesOf
   /** Told once, at the end; without a result when it failed. */
   readonly settle: (response: ResponseObject, result: Result | null) => void
@@ -102,10 +104,9 @@ export class RunningResponse {
 
   #endedWith(result: Result): Ended {
     if (result.finish === 'aborted' && !this.#isCancelled) {
-      // Nobody is left to hear it, or the server's time is up.
-      const stopped = 'The server stopped before the response was whole. Send the request again.'
-      this.#running.settle(this.#wholeOf(result), result)
-      return this.#failure(new GorgonError('ERR_DRAINING', stopped))
+      const { gone, settle } = this.#running
+      settle(this.#wholeOf(result), result)
+      return this.#failure(gone.aborted ? gone.reason : stopped())
     }
     const response = this.#wholeOf(result)
     this.#running.settle(response, result)
@@ -143,4 +144,9 @@ export class RunningResponse {
       content: [{ type: 'output_text', text, annotations: [], logprobs }],
     }
   }
+}
+
+/** Nobody else aborts it, but a server whose time is up. */
+function stopped(): GorgonError {
+  return new GorgonError('ERR_DRAINING', 'The server stopped before the response was whole. Send the request again.')
 }
