@@ -146,8 +146,10 @@ const FLAGS: readonly Flag[] = [
   ...group('server', 'Limits:', [
     ['--requests-per-minute <N>', 'limits.perKey.requestsPerMinute', asNumber, 'of one key; 0 is any number'],
     ['--concurrent-per-key <N>', 'limits.perKey.concurrent', asNumber, 'requests at once of one key'],
+    ['--sessions-per-key <N>', 'limits.perKey.sessions', asNumber, 'conversations open of one key'],
     ['--max-body <SIZE>', BODY_LIMITS, asBytes, 'of a request, and of a WebSocket message', BODY_SIZES],
     ['--max-connections <N>', 'limits.connections', asNumber, 'open at once'],
+    ['--max-sessions <N>', 'limits.sessions', asNumber, 'conversations open at once, each with its cache'],
   ]),
 ]
 

@@ -105,6 +105,11 @@ export class Detached {
     resumable.giveUp()
   }
 
+  /** Gives up the sessions that wait, as when memory is short. */
+  releaseSessions(): void {
+    for (const resumable of [...this.#kept.keys()]) if (resumable.kind === 'session') this.giveUp(resumable)
+  }
+
   /** Gives up all that waits, and keeps nothing more. */
   close(): void {
     this.#isClosed = true

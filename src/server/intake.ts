@@ -16,7 +16,7 @@ import { isFault, problemOf } from './errors.js'
 import { errorFields, type Logger } from './log.js'
 import { nextTurn } from './next-turn.js'
 import type { Endpoint, Observer, WorkObserver } from './observer.js'
-import type { ServerOptions } from './options.js'
+import type { ServerLimits, ServerOptions } from './options.js'
 import { Rates } from './rate.js'
 import { type ModelsState, type ServedModel, ServedModels } from './served-models.js'
 
@@ -64,8 +64,8 @@ export class Intake {
   readonly #rates: Rates
   readonly #running = new Set<Work>()
   readonly #sessions = new Set<ServedSession>()
-  /** Called when a generation found no memory: whoever keeps caches for later frees them. */
-  onOutOfMemory: () => void = () => undefined
+  readonly #limits: Pick<ServerLimits, 'sessions' | 'perKey'>
+  readonly #keepers: (() => void)[] = []
   #isDraining = false
   #onIdle: (() => void)[] = []
 
@@ -74,7 +74,13 @@ export class Intake {
     this.#observer = observer
     this.#logger = logger
     this.#logContent = logContent
+    this.#limits = limits
     this.#rates = new Rates(limits.perKey)
+  }
+
+  /** @param free called when a generation found no memory: whoever keeps caches for later frees them. */
+  onOutOfMemory(free: () => void): void {
+    this.#keepers.push(free)
   }
 
   models(): readonly ServedModel[] {
@@ -127,9 +133,16 @@ export class Intake {
     }
   }
 
-  /** @throws {GorgonError} as `engineOf`; ERR_OPTION. */
+  /** Whether `openSession` would not be refused for want of room. */
+  hasRoomForSession(principal: Principal): boolean {
+    return this.#sessionRefusal(principal) === null
+  }
+
+  /** @throws {GorgonError} as `engineOf`; ERR_RATE_LIMIT, ERR_OPTION. */
   openSession(principal: Principal, model?: string, options?: SessionOptionsInput): ServedSession {
     const { id, engine } = this.engineOf(model)
+    const refusal = this.#sessionRefusal(principal)
+    if (refusal) throw refusal
     const session = engine.session(options)
     const served: ServedSession = {
       model: id,
@@ -165,6 +178,24 @@ export class Intake {
     await Promise.all([...this.#sessions].map((session) => session.close()))
   }
 
+  #sessionRefusal({ id }: Principal): GorgonError | null {
+    const { sessions, perKey } = this.#limits
+    const own = [...this.#sessions].filter(({ owner }) => owner.id === id).length
+    if (own >= perKey.sessions) {
+      return new GorgonError(
+        'ERR_RATE_LIMIT',
+        `This key has ${own} sessions open, and may have ${perKey.sessions} (limits.perKey.sessions). Close one.`,
+        { sessions: own, limit: perKey.sessions },
+      )
+    }
+    if (this.#sessions.size < sessions) return null
+    return new GorgonError(
+      'ERR_RATE_LIMIT',
+      `The server has ${sessions} sessions open, the most it may have (limits.sessions). Wait until one is closed.`,
+      { sessions, limit: sessions },
+    )
+  }
+
   #refused(endpoint: Endpoint, error: unknown): void {
     this.#observer.refused(endpoint, problemOf(error, '').code)
   }
@@ -189,7 +220,9 @@ export class Intake {
       leave()
       this.#running.delete(work)
       if (this.#running.size === 0) for (const resolve of this.#onIdle.splice(0)) resolve()
-      if ('error' in ended && problemOf(ended.error, work.id).code === 'ERR_OUT_OF_MEMORY') this.onOutOfMemory()
+      if ('error' in ended && problemOf(ended.error, work.id).code === 'ERR_OUT_OF_MEMORY') {
+        for (const free of this.#keepers) free()
+      }
       this.#log(about, input, ended)
     })
     return work

@@ -91,7 +91,11 @@ const Limits = strict({
     concurrent: integer(1).default(64),
     /** Requests begun in a minute; 0 is any number. At least 0; default 0. */
     requestsPerMinute: integer(0).default(0),
+    /** Conversations open, as of `sessions` below. At least 1; default 64. */
+    sessions: integer(1).default(64),
   }).prefault({}),
+  /** Conversations open at once, those of broken connections and those kept for responses included: each keeps a cache. At least 1; default 256. */
+  sessions: integer(1).default(256),
   /** For a request's headers to arrive. At least 100, in milliseconds; default 10000. */
   headersMs: integer(100).default(10_000),
   /** For a request's body to arrive, and for the last of an answer to leave. At least 100, in milliseconds; default 30000. */

@@ -7,6 +7,8 @@ const MINUTE_MS = 60_000
 /** Something will have ended by then, or not; nobody knows better. */
 const RETRY_BUSY_MS = 1000
 
+type RateLimits = Pick<ServerLimits['perKey'], 'concurrent' | 'requestsPerMinute'>
+
 interface Account {
   running: number
   /** Requests that may begin at once; grows with time, up to those of a minute. */
@@ -16,12 +18,12 @@ interface Account {
 }
 
 export class Rates {
-  readonly #limits: ServerLimits['perKey']
+  readonly #limits: RateLimits
   readonly #now: () => number
   readonly #accounts = new Map<string, Account>()
 
   /** @param now a clock in milliseconds that never goes back. */
-  constructor(limits: ServerLimits['perKey'], now: () => number = () => performance.now()) {
+  constructor(limits: RateLimits, now: () => number = () => performance.now()) {
     this.#limits = limits
     this.#now = now
   }

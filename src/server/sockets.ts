@@ -61,6 +61,7 @@ export class Sockets {
     const { intake, metrics, options } = context
     const { limits, logger } = options
     this.#detached = new Detached(limits)
+    intake.onOutOfMemory(() => this.#detached.releaseSessions())
     const host = {
       intake,
       limits,

@@ -1,6 +1,8 @@
 // A client that leaves frees what it held, wherever its request is: in the queue, in its prompt, in its answer.
 import { describe, expect, test } from 'vitest'
+import { GorgonError } from '../../src/errors.js'
 import { metricOf } from '../support/metrics.js'
+import { NativePeer } from '../support/native-peer.js'
 import { postText, type RawClient, rawClient } from '../support/raw-http.js'
 import { runningServers, until } from '../support/server.js'
 import { toyEngines } from '../support/toy-engine.js'
@@ -102,4 +104,28 @@ test('a client that stops reading pauses its answer, and is cut off in time', as
   expect(engine.stats().totals.completionTokens).toBeLessThan(500_000)
   client.socket.resume()
   expect(await client.closed()).not.toContain('[DONE]')
+})
+
+test('a session that waits for its client gives its cache back when memory is short', async () => {
+  const { engine, native } = toyEngine()
+  const { port, url } = await startServer({ engine })
+  const peer = await NativePeer.open(port)
+  peer.say({ type: 'session.open', session: 's', resumable: true })
+  peer.say({ type: 'generate', id: 'a', session: 's', input: 'x', options: { maxTokens: 2 } })
+  await peer.first('done', 'a')
+  peer.ws.terminate()
+  await until(async () => (await metricOf(url, 'gorgon_detached{kind="session"}')) === 1)
+  expect(native.openSessions).toBe(1)
+  const { openSession } = native
+  native.openSession = () => {
+    throw new GorgonError('ERR_OUT_OF_MEMORY', 'There is no memory left.')
+  }
+  const response = await fetch(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ prompt: 'x' }),
+  })
+  expect(response.status).toBe(503)
+  await until(() => native.openSessions === 0)
+  native.openSession = openSession
 })

@@ -223,6 +223,21 @@ describe('sessions', () => {
     expect(engine.stats().sessions).toBe(0)
   })
 
+  test('are so many of one key, and so many in all; each that is closed makes room', async () => {
+    const [alice, bob] = [SOMEBODY, { id: 'bob', maxPriority: 0 }]
+    const { intake } = intakeOf(toyEngine().engine, { limits: { sessions: 3, perKey: { sessions: 2 } } })
+    const first = intake.openSession(alice)
+    intake.openSession(alice)
+    await failure(() => intake.openSession(alice), 'ERR_RATE_LIMIT', /limits\.perKey\.sessions/)
+    intake.openSession(bob)
+    expect(intake.hasRoomForSession(bob)).toBe(false)
+    await failure(() => intake.openSession(bob), 'ERR_RATE_LIMIT', /limits\.sessions/)
+    await first.close()
+    expect(intake.hasRoomForSession(bob)).toBe(true)
+    intake.openSession(bob)
+    await intake.closeSessions()
+  })
+
   test('that nobody closed are closed at the end', async () => {
     const { engine } = toyEngine()
     const { intake } = intakeOf(engine)

@@ -23,7 +23,8 @@ test('an engine is all it needs; it then listens on this machine alone', () => {
       connections: 1024,
       connectionsPerAddress: 128,
       perConnection: 8,
-      perKey: { concurrent: 64, requestsPerMinute: 0 },
+      perKey: { concurrent: 64, requestsPerMinute: 0, sessions: 64 },
+      sessions: 256,
       choices: 8,
     },
   })

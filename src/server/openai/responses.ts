@@ -44,7 +44,7 @@ export class Responses {
 
   constructor(intake: Intake) {
     this.#intake = intake
-    intake.onOutOfMemory = () => this.store.releaseAll()
+    intake.onOutOfMemory(() => this.store.releaseAll())
   }
 
   /**
@@ -195,13 +195,16 @@ export class Responses {
     return running
   }
 
-  /** The session that a turn goes on in: the previous one's, if nothing else went on from there and it says the same; or a new one. */
+  /**
+   * The session that a turn goes on in: the previous one's, if nothing else went on from there and it says the same; or a new one. Where
+   * there is no room for that, none: the next turn begins anew.
+   */
   #sessionFor({ previous, added, instructions }: Context, principal: Principal, model: string) {
     const isSame = previous?.response.model === model && previous.response.instructions === instructions
     const taken = isSame && added.length > 0 ? this.store.take(previous) : null
-    return taken
-      ? { session: taken, continues: true }
-      : { session: this.#intake.openSession(principal, model), continues: false }
+    if (taken) return { session: taken, continues: true }
+    const session = this.#intake.hasRoomForSession(principal) ? this.#intake.openSession(principal, model) : undefined
+    return { session, continues: false }
   }
 
   /** After a turn that left nothing: the session is as the previous response left it, or empty. */

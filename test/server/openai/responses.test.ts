@@ -276,6 +276,18 @@ describe('previous_response_id', () => {
     await engine.close()
   })
 
+  it('has none where there is no room for one more, and goes on all the same', async () => {
+    const { engine, ...server } = await start({ limits: { sessions: 1 } })
+    const client = openaiOf(server)
+    const before = engine.stats().sessions
+    await client.responses.create(GREEDY)
+    const { id } = await client.responses.create(GREEDY)
+    expect(engine.stats().sessions - before).toBe(1)
+    const next = await client.responses.create({ ...GREEDY, previous_response_id: id })
+    expect(next.usage!.input_tokens_details.cached_tokens).toBe(0)
+    expect(next.output_text).not.toBe('')
+  })
+
   it('leaves no session open when the server has closed', async () => {
     await using engine = await loadEngine({ model: 'demo', threads: 1 })
     const server = await start({ engine })
