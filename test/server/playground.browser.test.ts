@@ -476,9 +476,8 @@ describeInChromium('the playground', () => {
     const module = await page.evaluateHandle<OutputModule>("import('/assets/server/playground/output.js')")
     const { first, last, isWhole } = await page.evaluate(writeLongOutput, { module, count: 16_000 })
     expect(isWhole).toBe(true)
-    // Of 64 tokens each, layout included. A screen takes 16 ms; slow machines get twice.
-    expect(first).toBeLessThan(32)
-    expect(last).toBeLessThan(32)
+    // Milliseconds for 64 tokens, layout included; a few more for what else the machine does.
+    expect(last).toBeLessThan(3 * first + 4)
   })
 })
 

@@ -5,7 +5,9 @@ import { CloseCode } from '../../src/server/index.js'
 import { cut } from '../../src/server/sockets.js'
 import { expectWellFormed, NativePeer, refusedHandshake } from '../support/native-peer.js'
 import { runningServers } from '../support/server.js'
+import { ToyTokenizer, toyEngines } from '../support/toy-engine.js'
 
+const startToy = toyEngines()
 const startServer = runningServers()
 const KEY = 'a-key-of-this-test'
 const PROMPT = 'export function add('
@@ -125,16 +127,27 @@ describe('a connection is closed', () => {
   })
 
   test('when nothing is asked for too long, but not while something runs', async () => {
-    const { port } = await startServer({ limits: { idleMs: 150 } })
-    const peer = await NativePeer.open(port)
-    const start = performance.now()
-    peer.say({ type: 'generate', id: 'a', input: PROMPT, options: { maxTokens: 600, ignoreEos: true } })
-    await peer.end('a')
-    const ended = performance.now()
-    expect(ended - start).toBeGreaterThan(150)
-    expect(await peer.closing()).toMatchObject({ code: CloseCode.timeout })
+    const idleMs = 150
+    const tokenizer = new ToyTokenizer()
+    let goOn!: () => void
+    tokenizer.gate = new Promise((resolve) => {
+      goOn = resolve
+    })
+    const { port } = await startServer({ engine: startToy({ tokenizer }).engine, limits: { idleMs } })
+    const busy = await NativePeer.open(port)
+    busy.say({ type: 'generate', id: 'a', input: PROMPT, options: { maxTokens: 1 } })
+    await busy.first('accepted', 'a')
+    // Whatever is closed for its silence now, the silence of the other began earlier.
+    const idle = await NativePeer.open(port)
+    expect(await idle.closing()).toMatchObject({ code: CloseCode.timeout })
+    expect(busy.closed).toBeNull()
+
+    const beforeLast = performance.now()
+    goOn()
+    expect(await busy.end('a')).toMatchObject({ type: 'done' })
+    expect(await busy.closing()).toMatchObject({ code: CloseCode.timeout })
     // The clock runs from the last frame, not from the last request.
-    expect(performance.now() - ended).toBeGreaterThan(100)
+    expect(performance.now() - beforeLast).toBeGreaterThan(idleMs - 1)
   })
 
   test('when a message is binary', async () => {
