@@ -3,6 +3,7 @@ import { setMaxListeners } from 'node:events'
 import { GorgonError } from './errors.js'
 import { TIME_IS_UP } from './generate.js'
 import type { GenerateOptions } from './options.js'
+import { ReadableGeneration } from './readable-generation.js'
 import type { Chunk, Result } from './result.js'
 
 /**
@@ -32,38 +33,21 @@ export interface Generation extends PromiseLike<Result>, AsyncIterable<Chunk> {
 
 export type Pace = Pick<GenerateOptions, 'highWaterMark' | 'onAbort' | 'timeoutMs' | 'signal'>
 
-/** Runs generate() at its readers' pace. */
-export class RunningGeneration implements Generation {
-  readonly id: string
+/** Runs generate() at its reader's pace. */
+export class RunningGeneration extends ReadableGeneration<Chunk, Result> implements Generation {
   /** What it made, also when that was cut short, or null when it failed: once everything it held is free again. Never rejects. */
   readonly settled: Promise<Result | null>
   readonly #abort = new AbortController()
-  readonly #result: Promise<Result>
-  readonly #highWaterMark: number
-  readonly #onAbort: Pace['onAbort']
-  #buffer: Chunk[] = []
-  #reader: 'none' | 'reading' | 'too late' = 'none'
-  #made: Result | null = null
-  #isAwaited = false
-  #hasEnded = false
-  /** Wakes the reader who waits for a chunk. */
-  #arrived: (() => void) | null = null
+  readonly #pace: Pace
   /** Wakes the generation that waits for its reader. */
   #resume: (() => void) | null = null
-  #maxBuffer: number
 
   /** @param start begins the work; the signal ends it. */
   constructor(id: string, start: (signal: AbortSignal) => AsyncGenerator<Chunk, Result, void>, pace: Pace) {
-    this.id = id
-    this.#highWaterMark = pace.highWaterMark
-    this.#maxBuffer = pace.highWaterMark
-    this.#onAbort = pace.onAbort
+    super(id, pace.highWaterMark)
+    this.#pace = pace
     const release = this.#listen(pace)
-    this.#result = this.#run(start(this.#abort.signal)).finally(release)
-    this.settled = this.#result.then(
-      () => this.#made,
-      () => this.#made,
-    )
+    this.settled = this.#run(start(this.#abort.signal), release)
   }
 
   /** One that could not begin. */
@@ -76,125 +60,44 @@ export class RunningGeneration implements Generation {
   }
 
   abort(reason: unknown = new DOMException('The generation was aborted', 'AbortError')): void {
-    if (this.#hasEnded) return
+    if (this.hasEnded) return
     this.#abort.abort(reason)
     this.#unpark()
   }
 
-  result(): Promise<Result> {
-    this.#isAwaited = true
-    this.#forgoChunks()
-    return this.#result
-  }
-
-  // biome-ignore lint/suspicious/noThenProperty: being awaitable is what it is for
-  then<T = Result, E = never>(
-    onResult?: ((result: Result) => T | PromiseLike<T>) | null,
-    onFailure?: ((error: unknown) => E | PromiseLike<E>) | null,
-  ): Promise<T | E> {
-    return this.result().then(onResult, onFailure)
-  }
-
-  [Symbol.asyncIterator](): AsyncIterableIterator<Chunk> {
-    this.#claim()
-    const chunks = this.#read()
-    const iterator = {
-      next: () => chunks.next(),
-      // Chunks may be awaited right now; only the end of the generation brings that to an end.
-      return: async (): Promise<IteratorResult<Chunk>> => {
-        this.abort()
-        await this.settled
-        return chunks.return(undefined)
-      },
-      [Symbol.asyncIterator]: () => iterator,
-    }
-    return iterator
-  }
-
-  get text(): AsyncIterable<string> {
-    return {
-      [Symbol.asyncIterator]: () => {
-        const chunks = this[Symbol.asyncIterator]()
-        return {
-          async next() {
-            for (;;) {
-              const { done, value } = await chunks.next()
-              if (done) return { done, value }
-              if (value.text !== '') return { done: false, value: value.text }
-            }
-          },
-          async return() {
-            await chunks.return?.()
-            return { done: true, value: undefined }
-          },
-        }
-      },
-    }
-  }
-
-  toReadableStream(): ReadableStream<Chunk> {
-    const chunks = this[Symbol.asyncIterator]()
-    return new ReadableStream<Chunk>(
-      {
-        async pull(controller) {
-          const { done, value } = await chunks.next()
-          if (done) controller.close()
-          else controller.enqueue(value)
-        },
-        cancel: async (reason) => {
-          this.abort(reason)
-          await this.settled
-        },
-      },
-      // The buffer is here already.
-      { highWaterMark: 0 },
-    )
-  }
-
   /** No more pauses: the work is finished without waiting for readers, who find the rest in the buffer. */
   hurry(): void {
-    this.#maxBuffer = Number.POSITIVE_INFINITY
+    this.capacity = Number.POSITIVE_INFINITY
     this.#unpark()
   }
 
-  async #run(steps: AsyncGenerator<Chunk, Result, void>): Promise<Result> {
+  protected override onRoom(): void {
+    if (this.buffered < this.#pace.highWaterMark / 2) this.#unpark()
+  }
+
+  protected override consumed(message: string): GorgonError {
+    return new GorgonError('ERR_CONSUMED', message, { id: this.id })
+  }
+
+  async #run(steps: AsyncGenerator<Chunk, Result, void>, release: () => void): Promise<Result | null> {
+    const { signal } = this.#abort
     try {
       for (;;) {
         const { done, value } = await steps.next()
         if (done) {
-          this.#made = value
-          const { signal } = this.#abort
-          if (value.finish === 'aborted' && this.#onAbort === 'throw') throw signal.reason
+          if (value.finish === 'aborted' && this.#pace.onAbort === 'throw') this.fail(signal.reason)
+          else this.finish(value)
           return value
         }
-        this.#deliver(value)
-        if (this.#isFull()) await this.#room()
+        this.push(value)
+        if (this.buffered >= this.capacity && !signal.aborted) await this.#room()
       }
+    } catch (error) {
+      this.fail(error)
+      return null
     } finally {
-      this.#hasEnded = true
-      this.#forgoChunks()
-      this.#arrived?.()
+      release()
     }
-  }
-
-  #deliver(chunk: Chunk): void {
-    if (this.#reader === 'too late') return
-    this.#buffer.push(chunk)
-    this.#arrived?.()
-  }
-
-  #isFull(): boolean {
-    this.#forgoChunks()
-    return this.#buffer.length >= this.#maxBuffer && !this.#abort.signal.aborted
-  }
-
-  /** Where the result is awaited and nobody reads, chunks are in the way as soon as they would hold up the work, or at its end. */
-  #forgoChunks(): void {
-    if (!this.#isAwaited || this.#reader !== 'none') return
-    if (!this.#hasEnded && this.#buffer.length < this.#maxBuffer) return
-    this.#reader = 'too late'
-    this.#buffer = []
-    this.#unpark()
   }
 
   #room(): Promise<void> {
@@ -206,36 +109,6 @@ export class RunningGeneration implements Generation {
   #unpark(): void {
     this.#resume?.()
     this.#resume = null
-  }
-
-  #claim(): void {
-    if (this.#reader === 'none') {
-      this.#reader = 'reading'
-      return
-    }
-    const what =
-      this.#reader === 'reading'
-        ? 'already has a reader, and each chunk is given out once. Keep one loop, and share what it reads.'
-        : 'gave its result to someone who awaited it, and kept no chunks. Begin to iterate before, or use result.text and result.tokens.'
-    throw new GorgonError('ERR_CONSUMED', `Generation ${this.id} ${what}`, { id: this.id })
-  }
-
-  async *#read(): AsyncGenerator<Chunk, undefined, void> {
-    for (;;) {
-      const chunk = this.#buffer.shift()
-      if (chunk) {
-        if (this.#buffer.length < this.#highWaterMark / 2) this.#unpark()
-        yield chunk
-      } else if (this.#hasEnded) {
-        await this.#result
-        return
-      } else {
-        await new Promise<void>((arrived) => {
-          this.#arrived = arrived
-        })
-        this.#arrived = null
-      }
-    }
   }
 
   /** Follows the caller's signal and clock until the function returned is called. */

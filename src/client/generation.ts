@@ -1,4 +1,5 @@
 // The object generate() hands out: awaitable, iterable, abortable; the same as the library's, from afar.
+import { ReadableGeneration } from '../readable-generation.js'
 import type { ServerFrameOf, Summary } from '../server/protocol.js'
 import { abortError, ClientError } from './errors.js'
 
@@ -80,30 +81,14 @@ export interface Source {
   consumed(): void
 }
 
-/** Keeps chunks for their reader. */
-export class ArrivingGeneration implements Generation {
-  readonly id: string
+/** Receives what a server makes. */
+export class ArrivingGeneration extends ReadableGeneration<Chunk, Result> implements Generation {
   readonly #source: Source
-  readonly #highWaterMark: number
-  readonly #result: Promise<Result>
-  #resolve!: (result: Result) => void
-  #reject!: (error: unknown) => void
-  #buffer: Chunk[] = []
-  #reader: 'none' | 'reading' | 'too late' = 'none'
-  #isAwaited = false
-  #hasEnded = false
-  /** Wakes the reader who waits for a chunk. */
-  #arrived: (() => void) | null = null
 
   constructor(id: string, highWaterMark: number, source: Source) {
-    this.id = id
-    this.#highWaterMark = highWaterMark
+    // Credit is granted by halves of what is held: with more than that unread, the server could be held up.
+    super(id, highWaterMark / 2)
     this.#source = source
-    this.#result = new Promise((resolve, reject) => {
-      this.#resolve = resolve
-      this.#reject = reject
-    })
-    this.#result.catch(() => undefined)
   }
 
   /** One that could not begin. */
@@ -113,157 +98,15 @@ export class ArrivingGeneration implements Generation {
     return generation
   }
 
-  get hasEnded(): boolean {
-    return this.#hasEnded
-  }
-
-  /** Chunks that wait for their reader. */
-  get buffered(): number {
-    return this.#buffer.length
-  }
-
-  push(chunk: Chunk): void {
-    if (this.#hasEnded || this.#reader === 'too late') return
-    this.#buffer.push(chunk)
-    this.#arrived?.()
-    this.#forgoChunks()
-  }
-
-  finish(result: Result): void {
-    if (this.#hasEnded) return
-    this.#end()
-    this.#resolve(result)
-  }
-
-  fail(error: unknown): void {
-    if (this.#hasEnded) return
-    this.#end()
-    this.#reject(error)
-  }
-
   abort(reason: unknown = abortError('The generation was aborted')): void {
-    if (!this.#hasEnded) this.#source.abort(reason)
+    if (!this.hasEnded) this.#source.abort(reason)
   }
 
-  result(): Promise<Result> {
-    this.#isAwaited = true
-    this.#forgoChunks()
-    return this.#result
+  protected override onRoom(): void {
+    this.#source.consumed()
   }
 
-  // biome-ignore lint/suspicious/noThenProperty: being awaitable is what it is for
-  then<T = Result, E = never>(
-    onResult?: ((result: Result) => T | PromiseLike<T>) | null,
-    onFailure?: ((error: unknown) => E | PromiseLike<E>) | null,
-  ): Promise<T | E> {
-    return this.result().then(onResult, onFailure)
-  }
-
-  [Symbol.asyncIterator](): AsyncIterableIterator<Chunk> {
-    this.#claim()
-    const chunks = this.#read()
-    const iterator = {
-      next: () => chunks.next(),
-      // Chunks may be awaited right now; only the end of the generation brings that to an end.
-      return: async (): Promise<IteratorResult<Chunk>> => {
-        this.abort()
-        await this.#settled()
-        return chunks.return(undefined)
-      },
-      [Symbol.asyncIterator]: () => iterator,
-    }
-    return iterator
-  }
-
-  get text(): AsyncIterable<string> {
-    return {
-      [Symbol.asyncIterator]: () => {
-        const chunks = this[Symbol.asyncIterator]()
-        return {
-          async next() {
-            for (;;) {
-              const { done, value } = await chunks.next()
-              if (done) return { done, value }
-              if (value.text !== '') return { done: false, value: value.text }
-            }
-          },
-          async return() {
-            await chunks.return?.()
-            return { done: true, value: undefined }
-          },
-        }
-      },
-    }
-  }
-
-  toReadableStream(): ReadableStream<Chunk> {
-    const chunks = this[Symbol.asyncIterator]()
-    return new ReadableStream<Chunk>(
-      {
-        async pull(controller) {
-          const { done, value } = await chunks.next()
-          if (done) controller.close()
-          else controller.enqueue(value)
-        },
-        cancel: async (reason) => {
-          this.abort(reason)
-          await this.#settled()
-        },
-      },
-      // The buffer is here already.
-      { highWaterMark: 0 },
-    )
-  }
-
-  #end(): void {
-    this.#hasEnded = true
-    this.#forgoChunks()
-    this.#arrived?.()
-  }
-
-  async #settled(): Promise<void> {
-    await this.#result.catch(() => undefined)
-  }
-
-  /**
-   * Where the result is awaited and nobody reads, chunks are in the way at the end, or as soon as they could hold up the server: credit is
-   * granted by halves of what is held.
-   */
-  #forgoChunks(): void {
-    if (!this.#isAwaited || this.#reader !== 'none') return
-    if (!this.#hasEnded && this.#buffer.length < this.#highWaterMark / 2) return
-    this.#reader = 'too late'
-    this.#buffer = []
-    if (!this.#hasEnded) this.#source.consumed()
-  }
-
-  #claim(): void {
-    if (this.#reader === 'none') {
-      this.#reader = 'reading'
-      return
-    }
-    const what =
-      this.#reader === 'reading'
-        ? 'already has a reader, and each chunk is given out once. Keep one loop, and share what it reads.'
-        : 'gave its result to someone who awaited it, and kept no chunks. Begin to iterate before, or use result.text.'
-    throw new ClientError('ERR_CONSUMED', `Generation ${this.id} ${what}`, { details: { id: this.id } })
-  }
-
-  async *#read(): AsyncGenerator<Chunk, undefined, void> {
-    for (;;) {
-      const chunk = this.#buffer.shift()
-      if (chunk) {
-        if (!this.#hasEnded) this.#source.consumed()
-        yield chunk
-      } else if (this.#hasEnded) {
-        await this.#result
-        return
-      } else {
-        await new Promise<void>((arrived) => {
-          this.#arrived = arrived
-        })
-        this.#arrived = null
-      }
-    }
+  protected override consumed(message: string): ClientError {
+    return new ClientError('ERR_CONSUMED', message, { details: { id: this.id } })
   }
 }

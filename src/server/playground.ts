@@ -64,6 +64,7 @@ export const ASSETS: readonly Asset[] = [
     'url',
   ].map((name) => compiled(`client/${name}`)),
   compiled('server/close-codes'),
+  compiled('readable-generation'),
   ...[
     'acceptance',
     'advice',

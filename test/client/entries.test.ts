@@ -1,4 +1,4 @@
-// What the entries of `gorgon/client` load: in a browser nothing but the client's own files and the close codes.
+// What the entries of `gorgon/client` load: in a browser nothing but the client's own files, the close codes and what all generations share.
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
@@ -41,10 +41,13 @@ function graph(entry: string): { files: string[]; packages: string[]; code: stri
 describe('the browser’s entry', () => {
   const { files, packages, code } = graph('src/client/browser.ts')
 
-  it('loads no package, no module of Node, and of the server only the close codes', () => {
+  it('loads no package, no module of Node, and of the rest only the close codes and what all generations share', () => {
     expect(packages).toEqual([])
     expect(files).toContain('src/client/client.ts')
-    expect(files.filter((file) => !file.startsWith('src/client/'))).toEqual(['src/server/close-codes.ts'])
+    expect(files.filter((file) => !file.startsWith('src/client/'))).toEqual([
+      'src/readable-generation.ts',
+      'src/server/close-codes.ts',
+    ])
   })
 
   it('uses no global that only Node has', () => {
