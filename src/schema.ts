@@ -45,24 +45,35 @@ export const suggest = (word: unknown, known: readonly string[]): string => {
 
 const quoted = (names: readonly string[]): string => names.map((name) => `"${name}"`).join(', ')
 
-/** A strict object: a key it does not know is an error with a suggestion. */
-export const strict = <Shape extends z.ZodRawShape>(shape: Shape) =>
+/**
+ * A strict object: a key it does not know is an error with a suggestion.
+ *
+ * @param unlisted keys of it that nobody is to be led to.
+ */
+export const strict = <Shape extends z.ZodRawShape>(shape: Shape, unlisted: readonly string[] = []) =>
   z.strictObject(shape, {
     error: (issue) => {
       if (issue.code !== 'unrecognized_keys') return 'an object of options'
       const known = Object.keys(shape)
+      const listed = known.filter((name) => !unlisted.includes(name))
       const keys = (issue as unknown as { keys: string[] }).keys
       return keys
         .slice(0, MOST_PROBLEMS)
         .map(
-          (key) => `${showValue(key)} is not an option here.${suggest(key, known) || ` Known: ${known.join(', ')}.`}`,
+          (key) => `${showValue(key)} is not an option here.${suggest(key, known) || ` Known: ${listed.join(', ')}.`}`,
         )
         .join(' ')
     },
   })
 
-export const oneOf = <const Names extends readonly [string, ...string[]]>(names: Names) =>
-  z.enum(names, { error: (issue) => `one of ${quoted(names)}.${suggest(issue.input, names)}` })
+/** @param unlisted more that are taken, and that nobody is to be led to. */
+export const oneOf = <const Names extends readonly [string, ...string[]], const Unlisted extends string = never>(
+  names: Names,
+  unlisted: readonly Unlisted[] = [],
+) =>
+  z.enum([...names, ...unlisted] as unknown as readonly [...Names, ...Unlisted[]], {
+    error: (issue) => `one of ${quoted(names)}.${suggest(issue.input, names)}`,
+  })
 
 export const integer = (minimum: number, maximum = INT32_MAX) => {
   const allowed =
@@ -135,9 +146,18 @@ export const withoutDefaults = <Shape extends z.ZodRawShape>(shape: Shape): With
     ]),
   ) as WithoutDefaults<Shape>
 
-/** Adds an issue whose message is a whole sentence. */
-export function violate(context: z.RefinementCtx, path: readonly PropertyKey[], sentence: string): void {
-  context.addIssue({ code: 'custom', path: [...path], message: sentence, params: { sentence: true } })
+/**
+ * Adds an issue whose message is a whole sentence.
+ *
+ * @param isSecret the error does not repeat the value.
+ */
+export function violate(
+  context: z.RefinementCtx,
+  path: readonly PropertyKey[],
+  sentence: string,
+  { isSecret = false } = {},
+): void {
+  context.addIssue({ code: 'custom', path: [...path], message: sentence, params: { sentence: true, secret: isSecret } })
 }
 
 /** What its errors do not repeat: they say what is allowed, and nothing of what was given. */
@@ -190,9 +210,10 @@ function problemOf(issue: z.core.$ZodIssue, input: unknown, where: string) {
   }
   if (issue.code === 'custom') {
     const { sentence, secret } = issue.params ?? {}
+    const shown = secret === true ? undefined : value
+    if (sentence === true) return { path, value: shown, message: `${subject} ${issue.message}` }
     if (secret === true)
-      return { path, value: undefined, message: `${subject} is something else: use ${full(issue.message)}` }
-    if (sentence === true) return { path, value, message: `${subject} ${issue.message}` }
+      return { path, value: shown, message: `${subject} is something else: use ${full(issue.message)}` }
   }
   if (value === undefined) return { path, value, message: `${subject} is missing: give ${full(issue.message)}` }
   if (issue.code === 'invalid_key') {

@@ -44,12 +44,16 @@ async function readKeyFile(file: string): Promise<ApiKey[]> {
     throw refusal(`cannot be read (${error.code ?? error.message}). Check the path.`, error)
   })
   const linesOfNames = new Map<string, number>()
+  const linesOfKeys = new Map<string, number>()
   const keys = text.split('\n').flatMap((line, i) => {
     const words = line.trim().split(/\s+/)
     if (words[0] === '' || words[0]!.startsWith('#')) return []
     if (words.length > 2) throw refusal(`has ${words.length} words in line ${i + 1}. Write KEY, or NAME KEY.`)
     const key = words.at(-1)!
     const where = `Line ${i + 1} of ${file}`
+    const same = linesOfKeys.get(key)
+    if (same !== undefined) throw refusal(`has one key in lines ${same} and ${i + 1}. Give each holder its own, once.`)
+    linesOfKeys.set(key, i + 1)
     if (words.length === 1) return [checked({ key }, where)]
     const name = words[0]!
     const before = linesOfNames.get(name)

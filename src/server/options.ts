@@ -168,6 +168,14 @@ export const ServerOptions = strict({
       `is that of keys[${first}] too. Give each its own: limits and stored responses are by name, so both would share them.`,
     )
   }
+  const texts = keys.map((entry) => (typeof entry === 'string' ? entry : entry.key))
+  for (const [i, key] of texts.entries()) {
+    const first = texts.indexOf(key)
+    if (first === i) continue
+    violate(context, ['keys', i], `is the key of keys[${first}] too. Give each holder its own, once.`, {
+      isSecret: true,
+    })
+  }
   if (keys.length > 0 && authenticate) {
     violate(context, ['authenticate'], 'is given beside keys. Use one of the two: authenticate decides alone.')
   }

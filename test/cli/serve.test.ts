@@ -156,6 +156,7 @@ describe('keys', () => {
       `team-a ${KEY}-1\nteam-b ${KEY}-2\nteam-a ${KEY}-3-secret\n`,
       /ERR_FILE: .*keys\.txt" gives the keys of lines 1 and 3 one name\. Give each its own/,
     ],
+    [`alice ${KEY}-secret\nbob ${KEY}-secret\n`, /ERR_FILE: .*keys\.txt" has one key in lines 1 and 2\. Give each/],
     ['team-a secret\n', /Line 1 of .*keys\.txt is no key: use at least 8 characters/],
   ])('in a file that says %j are refused, and not shown', async (text, message) => {
     const { exitCode, stderr } = await gorgon(['serve', '--api-key-file', await fileOf(text)])

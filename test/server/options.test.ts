@@ -78,6 +78,11 @@ test.each([
     { keys: [{ key: '12345678', name: 'me' }, '23456789', { key: '34567890', name: 'me' }] },
     /^keys\[2\]\.name is that of keys\[0\] too\./,
   ],
+  [
+    'a key with two names',
+    { keys: [{ key: '12345678', name: 'me' }, '23456789', { key: '12345678', name: 'you' }] },
+    /^keys\[2\] is the key of keys\[0\] too\./,
+  ],
   ['an origin with a path', { origins: ['https://app.example/'] }, /origins/],
   ['an origin without a scheme', { origins: ['app.example'] }, /origins/],
   ['a proxy that is a name', { proxies: ['balancer'] }, /proxies/],
