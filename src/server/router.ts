@@ -1,4 +1,4 @@
-// Paths to routes.
+// Paths to routes: `:name` is one part of a path, `:name*` all that are left.
 import { GorgonError } from '../errors.js'
 import type { Route } from './http.js'
 
@@ -43,16 +43,18 @@ export class Router {
 }
 
 function matchParts(parts: readonly string[], given: readonly string[]): Record<string, string> | null {
-  if (parts.length !== given.length) return null
+  const takesRest = parts.at(-1)!.endsWith('*')
+  if (takesRest ? parts.length > given.length : parts.length !== given.length) return null
   const params: Record<string, string> = {}
   for (const [i, part] of parts.entries()) {
     if (!part.startsWith(':')) {
       if (part !== given[i]) return null
       continue
     }
-    const value = decoded(given[i]!)
-    if (value === null || value === '') return null
-    params[part.slice(1)] = value
+    const isRest = part.endsWith('*')
+    const values = given.slice(i, isRest ? undefined : i + 1).map(decoded)
+    if (values.some((value) => value === null || value === '')) return null
+    params[part.slice(1, isRest ? -1 : undefined)] = values.join('/')
   }
   return params
 }

@@ -9,7 +9,8 @@ const models = route('GET', '/models')
 const model = route('GET', '/models/:model')
 const remove = route('DELETE', '/models/:model')
 const cancel = route('POST', '/models/:model/runs/:run')
-const router = new Router([models, model, remove, cancel])
+const file = route('GET', '/files/:path*')
+const router = new Router([models, model, remove, cancel, file])
 
 test.each([
   ['GET', '/models', models, {}],
@@ -18,6 +19,8 @@ test.each([
   ['DELETE', '/models/demo', remove, { model: 'demo' }],
   ['GET', '/models/org%2Fname', model, { model: 'org/name' }],
   ['GET', '/models/%C3%A4', model, { model: 'ä' }],
+  ['GET', '/files/a', file, { path: 'a' }],
+  ['GET', '/files/a/b%2Fc/%C3%A4', file, { path: 'a/b/c/ä' }],
   ['POST', '/models/a/runs/b', cancel, { model: 'a', run: 'b' }],
 ])('%s %s', (method, path, found, params) => {
   const match = router.find(method, path)
@@ -25,7 +28,8 @@ test.each([
   expect(match.params).toEqual(params)
 })
 
-test.each(['/', '', '/model', '/models/', '/models/a/b', '/models/%', '/models/%E0%A4%A', '//models', '/MODELS'])(
+const NOWHERE = ['/', '', '/model', '/models/', '/models/a/b', '/models/%', '/models/%E0%A4%A', '//models', '/MODELS']
+test.each([...NOWHERE, '/files', '/files/', '/files/a/', '/files//a', '/files/a/%'])(
   'there is nothing at %j',
   async (path) => {
     await failure(() => router.find('GET', path), 'ERR_ROUTE')

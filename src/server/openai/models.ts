@@ -22,7 +22,8 @@ export function modelsRoutes({ intake }: ServerContext): readonly Route[] {
     },
     {
       method: 'GET',
-      path: '/v1/models/:model',
+      // Names may have slashes, which not every client encodes.
+      path: '/v1/models/:model*',
       handle(exchange) {
         const { model } = exchange.params
         const found = intake.models().find(({ id }) => id === model)

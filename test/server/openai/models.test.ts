@@ -34,3 +34,10 @@ it('lists several under the names they were given, those still loading among the
   expect(data[1]).not.toHaveProperty('max_model_len')
   expect(await client.models.retrieve('org/small')).toMatchObject({ id: 'org/small' })
 })
+
+it('finds a name with a slash that the client did not encode', async () => {
+  const { engine } = await start()
+  const { url } = await start({ engine: { 'org/small': engine } })
+  expect(await (await fetch(`${url}/v1/models/org/small`)).json()).toMatchObject({ id: 'org/small' })
+  expect((await fetch(`${url}/v1/models/org/large`)).status).toBe(404)
+})
