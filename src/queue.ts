@@ -229,7 +229,7 @@ export class Places {
     if (this.#queue.size < this.#maxQueue) return
     throw new GorgonError(
       'ERR_QUEUE_FULL',
-      `${this.#taken} generations are running (limits.maxSequences is ${this.#places}) and ${this.#queue.size} are waiting ` +
+      `The queue is full: ${this.#taken} running (limits.maxSequences is ${this.#places}), ${this.#queue.size} waiting ` +
         `(limits.maxQueue is ${this.#maxQueue}). Try again later, or raise a limit.`,
       { running: this.#taken, maxSequences: this.#places, queued: this.#queue.size, maxQueue: this.#maxQueue },
     )

@@ -120,14 +120,14 @@ const OPENAI_TYPES: Readonly<Record<number, string>> = {
   429: 'rate_limit_error',
 }
 
-/** Codes that clients of OpenAI act on, in its words: with them they shorten a context, or send it anew. */
-const OPENAI_CODES: Readonly<Partial<Record<ErrorCode, string>>> = {
-  ERR_CONTEXT_OVERFLOW: 'context_length_exceeded',
-  ERR_RESPONSE_NOT_FOUND: 'previous_response_not_found',
+/**
+ * A code as OpenAI's clients know it. Few have a word of theirs: those that clients act on, by shortening a context, or sending it anew.
+ */
+export function openaiCodeOf({ code, param }: Pick<Problem, 'code' | 'param'>): string {
+  if (code === 'ERR_CONTEXT_OVERFLOW') return 'context_length_exceeded'
+  const isToGoOn = code === 'ERR_RESPONSE_NOT_FOUND' && param === 'previous_response_id'
+  return isToGoOn ? 'previous_response_not_found' : code
 }
-
-/** A code as OpenAI's clients know it; most have no word of theirs. */
-export const openaiCodeOf = ({ code }: Pick<Problem, 'code'>): string => OPENAI_CODES[code as ErrorCode] ?? code
 
 /** The body that OpenAI's clients read an error from. */
 export interface ErrorBody {

@@ -45,7 +45,7 @@ export class Rates {
     if (account.running >= concurrent) {
       throw new GorgonError(
         'ERR_RATE_LIMIT',
-        `${account.running} requests of this key are running, and it may have ${concurrent} (limits.perKey.concurrent). Wait for one to end.`,
+        `This key has as many requests running as it may have: ${concurrent} (limits.perKey.concurrent). Wait for one to end.`,
         { retryAfterMs: RETRY_BUSY_MS, running: account.running, concurrent },
       )
     }

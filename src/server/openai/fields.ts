@@ -230,7 +230,7 @@ export function unsupported(path: string, why: string): GorgonError {
  */
 export function bodySchema<Shape extends z.ZodRawShape>(shape: Shape, refused: readonly UnsupportedField[]) {
   const unjudged = Object.fromEntries(refused.map((field) => [field, anything()]))
-  return strict({ ...unjudged, ...shape }).transform((body) => {
+  return strict({ ...unjudged, ...shape }, refused).transform((body) => {
     for (const field of refused) refuse(field, (body as Readonly<Record<string, unknown>>)[field])
     return body as z.output<z.ZodObject<Shape>>
   })

@@ -31,7 +31,7 @@ export function contentText(content: z.output<typeof Content>, types: readonly s
 export const roleOf = (role: string): string => (role === 'developer' ? 'system' : role)
 
 const ChatMessage = strict({
-  role: oneOf(['system', 'developer', 'user', 'assistant', 'tool', 'function']),
+  role: oneOf(['system', 'developer', 'user', 'assistant'], ['tool', 'function']),
   content: maybe(Content),
   /** Which of several speakers of a role; templates do not tell them apart. */
   name: anything(),

@@ -85,7 +85,7 @@ export class ResponseStore {
     if (kept) return kept
     throw new GorgonError(
       'ERR_RESPONSE_NOT_FOUND',
-      `There is no response "${id.slice(0, 100)}": it was never stored, or not kept so long. Send its context again instead.`,
+      `There is no response "${id.slice(0, 100)}": it was never stored, was deleted, or is older than what is kept.`,
       { id },
     )
   }

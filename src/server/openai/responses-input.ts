@@ -42,15 +42,23 @@ const NAMES_OF_MORE = [
 
 const MAX_METADATA = 16
 const METADATA_FORMS = `an object of at most ${MAX_METADATA} strings, of up to 512 characters`
-const Metadata = z.custom<Record<string, string>>((value) => {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
-  const entries = Object.entries(value)
-  if (entries.length > MAX_METADATA) return false
-  return entries.every(([key, said]) => key.length <= 64 && typeof said === 'string' && said.length <= 512)
-}, METADATA_FORMS)
-
 const LABEL_FORMS = 'a string of at most 512 characters'
-const label = () => maybe(z.string(LABEL_FORMS).max(512, LABEL_FORMS))
+const Label = z.string(LABEL_FORMS).max(512, LABEL_FORMS)
+
+const Metadata = z
+  .custom<Record<string, string>>((value) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
+    const keys = Object.keys(value)
+    return keys.length <= MAX_METADATA && keys.every((key) => key.length <= 64)
+  }, METADATA_FORMS)
+  .superRefine((metadata, context) => {
+    for (const [key, value] of Object.entries(metadata)) {
+      const { success } = Label.safeParse(value)
+      if (!success) context.addIssue({ code: 'custom', path: [key], message: LABEL_FORMS })
+    }
+  })
+
+const label = () => maybe(Label)
 
 const responseShape = {
   ...ignoredShape,

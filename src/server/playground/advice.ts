@@ -4,7 +4,7 @@
 export const ADVICE: Readonly<Record<string, string>> = {
   ERR_CHAT_TEMPLATE: 'This model goes on with text. Choose "Continue" in place of "Chat".',
   ERR_CONNECTIONS: 'The server has as many connections as it takes. Close other tabs, or try again later.',
-  ERR_CONTEXT_OVERFLOW: 'Shorten the prompt, or ask for fewer tokens.',
+  ERR_CONTEXT_OVERFLOW: 'Shorten the prompt.',
   ERR_DISCONNECTED: 'Is the server still running? Generate tries again.',
   ERR_DRAINING: 'The server is stopping. Try again when it is back, or on another one.',
   ERR_EMPTY_PROMPT: 'Write a prompt first.',

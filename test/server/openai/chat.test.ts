@@ -251,4 +251,14 @@ describe('POST /v1/chat/completions', () => {
     const failing = openaiOf(await start()).chat.completions.create({ ...GREEDY, ...extra } as Request)
     await expect(failing).rejects.toMatchObject({ status: 400, code: 'ERR_OPTION', param })
   })
+
+  it('offers no role and no field that it would refuse', async () => {
+    const client = openaiOf(await start())
+    const robot = { ...GREEDY, messages: [{ role: 'robot', content: 'x' }] } as unknown as Request
+    await expect(client.chat.completions.create(robot)).rejects.toThrow(
+      /use one of "system", "developer", "user", "assistant"\./,
+    )
+    const unknown = client.chat.completions.create({ ...GREEDY, xyzzy: 1 } as Request)
+    await expect(unknown).rejects.toThrow(/"xyzzy" is not an option here\. Known: (?!.*\btools\b).*\bmessages\b/)
+  })
 })

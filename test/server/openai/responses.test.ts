@@ -257,6 +257,7 @@ describe('previous_response_id', () => {
       code: 'previous_response_not_found',
     })
     await expect(two.responses.retrieve(first.id)).rejects.toThrow(NotFoundError)
+    await expect(two.responses.retrieve(first.id)).rejects.toMatchObject({ code: 'ERR_RESPONSE_NOT_FOUND' })
     await expect(two.responses.delete(first.id)).rejects.toThrow(NotFoundError)
     await expect(two.responses.cancel(first.id)).rejects.toThrow(NotFoundError)
     expect((await one.responses.retrieve(first.id)).id).toBe(first.id)
@@ -429,6 +430,8 @@ describe('what it does not do', () => {
     ['max_output_tokens', { max_output_tokens: 0 }],
     ['include[0]', { include: ['everything'] }],
     ['truncation', { truncation: 'some' }],
+    ['metadata', { metadata: 5 }],
+    ['metadata.a', { metadata: { a: 5 } }],
     ['metadata', { metadata: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [i, ''])) }],
     ['max_tokens', { max_tokens: 3 }],
   ]
