@@ -12,6 +12,8 @@ export interface Encoding {
   readonly tokenizer: Tokenizer | null
   readonly chat: ChatTemplate
   readonly vocab: number
+  /** Tokens the model can hold. */
+  readonly context: number
 }
 
 export function isChat(prompt: Prompt): prompt is readonly Message[] {
@@ -33,13 +35,29 @@ export function renderMessages({ chat }: Pick<Encoding, 'chat'>, messages: reado
 }
 
 /**
+ * Messages that are to fit the context. Each takes a token at least, and rendering is slow and holds up everybody else: more messages than
+ * the context has tokens are refused before it.
+ *
+ * @throws {GorgonError} ERR_CONTEXT_OVERFLOW; as `renderMessages`.
+ */
+export function renderPrompt(encoding: Encoding, messages: readonly Message[]): RenderedChat {
+  const { context } = encoding
+  if (messages.length <= context) return renderMessages(encoding, messages)
+  throw new GorgonError(
+    'ERR_CONTEXT_OVERFLOW',
+    `The chat has ${messages.length} messages, but the context holds ${context} tokens. Leave out the oldest messages.`,
+    { messages: messages.length, context },
+  )
+}
+
+/**
  * A prompt that begins a context: text gets the special tokens its tokenizer adds, a rendered chat those its template left out.
  *
- * @throws {GorgonError} ERR_EMPTY_PROMPT, ERR_TOKEN_RANGE, ERR_TOKENIZER, ERR_CHAT_TEMPLATE, ERR_OPTION.
+ * @throws {GorgonError} ERR_EMPTY_PROMPT, ERR_TOKEN_RANGE, ERR_TOKENIZER, ERR_CHAT_TEMPLATE, ERR_OPTION, ERR_CONTEXT_OVERFLOW.
  */
 export async function encodePrompt(prompt: Prompt, encoding: Encoding, signal: AbortSignal): Promise<Int32Array> {
   if (!isChat(prompt)) return encodeRaw(prompt, encoding, { addSpecial: true, signal })
-  const { text, addSpecial } = renderMessages(encoding, prompt)
+  const { text, addSpecial } = renderPrompt(encoding, prompt)
   return encodeRaw(text, encoding, { addSpecial, signal })
 }
 

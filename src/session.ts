@@ -6,7 +6,7 @@ import type { Generation, RunningGeneration } from './generation.js'
 import type { SessionInfo } from './native.js'
 import type { GenerateOptionsInput, Message, SessionOptions } from './options.js'
 import { type EngineCore, openSequence } from './parts.js'
-import { encodeRaw, isChat, type Prompt, renderMessages, roomAfter } from './prompt.js'
+import { encodeRaw, isChat, type Prompt, renderPrompt, roomAfter } from './prompt.js'
 import type { Claim } from './queue.js'
 import type { Sequence } from './sequence.js'
 
@@ -199,7 +199,7 @@ export class Session implements AsyncDisposable {
       return { context, tokens: await encodeRaw(input, this.#core, { addSpecial: isFirst, signal }), chat: null }
     }
     const messages = [...this.messages, ...input]
-    const { text, addSpecial } = renderMessages(this.#core, messages)
+    const { text, addSpecial } = renderPrompt(this.#core, messages)
     const chat = { text, messages }
     const held = this.#chat?.text
     if (held === undefined || !text.startsWith(held)) {

@@ -371,6 +371,17 @@ describe('a turn in the queue', () => {
   })
 })
 
+it('refuses more messages than the context has tokens before it renders them', async () => {
+  const template = "{{ raise_exception('rendered') }}"
+  const { engine } = open({ limits: { maxContext: 20 }, template })
+  const chatOf = (length: number) => Array.from({ length }, () => ({ role: 'user', content: '' }))
+  const code = (length: number) => ({ code: length > 20 ? 'ERR_CONTEXT_OVERFLOW' : 'ERR_CHAT_TEMPLATE' })
+  for (const length of [20, 21]) {
+    await expect(engine.generate(chatOf(length))).rejects.toMatchObject(code(length))
+    await expect(engine.session().send(chatOf(length))).rejects.toMatchObject(code(length))
+  }
+})
+
 it('says at loading what no request could be served with', () => {
   const code = (options: ToyEngineOptions) => {
     try {

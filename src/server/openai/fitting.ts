@@ -23,6 +23,8 @@ export async function fitting(
 ): Promise<readonly Message[]> {
   const { context } = engine.info
   const fits = async (left: readonly Message[], room: number): Promise<boolean> => {
+    // Each takes a token at least, and rendering them all would hold up everybody else.
+    if (first.length + left.length + room > context) return false
     const tokens = await engine.tokenize(engine.renderChat([...first, ...left]))
     return tokens.length + room <= context
   }

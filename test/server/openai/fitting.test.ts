@@ -21,6 +21,19 @@ describe('a context', () => {
     expect(await fitting(messages, { first: [], maxTokens: 50, engine: engineOf(99) })).not.toBe(messages)
   })
 
+  it('of more messages than it has tokens is never rendered whole', async () => {
+    const engine = engineOf(100)
+    const rendered: number[] = []
+    const renderChat = (messages: readonly Message[]) => {
+      rendered.push(messages.length)
+      return engine.renderChat(messages)
+    }
+    const messages = messagesOf(...Array.from({ length: 10_000 }, () => 0))
+    const kept = await fitting(messages, { first: [], maxTokens: 10, engine: { ...engine, renderChat } })
+    expect(kept).toHaveLength(90)
+    expect(Math.max(...rendered)).toBeLessThanOrEqual(100)
+  })
+
   it('that does not loses its oldest messages, until there is room for the answer', async () => {
     const messages = messagesOf(30, 30, 30, 30)
     expect(await fitting(messages, { first: [], maxTokens: 30, engine: engineOf(100) })).toEqual(messages.slice(2))
