@@ -487,17 +487,9 @@ export class Connection implements PeerConnection {
   }
 
   #refuse(subject: Subject, error: unknown): void {
-    const { code, message, retryable, retryAfterMs, param } = problemOf(error, this.id)
+    const { status: _, ...problem } = problemOf(error, this.id)
     this.#logFault(error)
-    this.#send({
-      type: 'error',
-      ...subject,
-      code,
-      message,
-      retryable,
-      ...(retryAfterMs !== undefined && { retryAfterMs }),
-      ...(param !== undefined && { param }),
-    })
+    this.#send({ type: 'error', ...subject, ...problem })
   }
 
   #logFault(error: unknown): void {

@@ -282,16 +282,8 @@ export class StreamedResponse implements Lane {
   }
 
   #fail(error: unknown): void {
-    const { code, message, retryable, retryAfterMs, param } = problemOf(error, this.#work?.id ?? this.id)
-    this.#end({
-      type: 'error',
-      id: this.id,
-      code,
-      message,
-      retryable,
-      ...(retryAfterMs !== undefined && { retryAfterMs }),
-      ...(param !== undefined && { param }),
-    })
+    const { status: _, ...problem } = problemOf(error, this.#work?.id ?? this.id)
+    this.#end({ type: 'error', id: this.id, ...problem })
   }
 
   #tell(progress: Progress): void {
