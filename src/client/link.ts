@@ -97,7 +97,7 @@ export class Link {
 
   /** Whether connecting was worth it: requests were carried, or it lasted. */
   get wasUseful(): boolean {
-    return this.#hasCarried || (this.#welcome !== null && Date.now() - this.#welcomedAt >= STEADY_MS)
+    return this.#hasCarried || (this.#welcome !== null && performance.now() - this.#welcomedAt >= STEADY_MS)
   }
 
   hold(id: string, response: Correspondent): void {
@@ -198,7 +198,7 @@ export class Link {
   #welcomed(welcome: Welcome): void {
     clearTimeout(this.#openTimer)
     this.#welcome = welcome
-    this.#welcomedAt = Date.now()
+    this.#welcomedAt = performance.now()
     this.#state = 'open'
     const heartbeatMs = this.#options.heartbeatMs ?? welcome.heartbeatMs
     if (heartbeatMs > 0) this.#heartbeat = setInterval(() => this.#beat(), heartbeatMs)

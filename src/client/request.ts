@@ -60,7 +60,7 @@ export class Request implements Correspondent {
   readonly generation: ArrivingGeneration
   readonly #order: Order
   readonly #host: RequestHost
-  readonly #startedAt = Date.now()
+  readonly #startedAt = performance.now()
   #phase: Phase = 'waiting'
   #link: Link | null = null
   #timer: ReturnType<typeof setTimeout> | undefined
@@ -205,7 +205,8 @@ export class Request implements Correspondent {
   #frame(): GenerateFrame {
     const { input, plan, turn } = this.#order
     const { timeoutMs } = plan.options
-    const leftMs = timeoutMs === undefined ? undefined : Math.max(1, timeoutMs - (Date.now() - this.#startedAt))
+    const spentMs = Math.round(performance.now() - this.#startedAt)
+    const leftMs = timeoutMs === undefined ? undefined : Math.max(1, timeoutMs - spentMs)
     return {
       type: 'generate',
       id: this.id,
@@ -231,7 +232,7 @@ export class Request implements Correspondent {
         { retryable: true },
       )
     }
-    if (this.#phase === 'asked') this.#acceptedAt = Date.now()
+    if (this.#phase === 'asked') this.#acceptedAt = performance.now()
     this.#firstAcceptedAt ??= this.#acceptedAt
     this.#phase = 'running'
     this.#model = model

@@ -4,7 +4,7 @@ import { parse } from '../schema.js'
 import type { Principal } from './auth.js'
 import { CloseCode } from './close-codes.js'
 import type { Detached, Resumable } from './detached.js'
-import { isFault, problemOf } from './errors.js'
+import { errorFrame, isFault, problemOf } from './errors.js'
 import type { Intake, ServedSession } from './intake.js'
 import { errorFields, type Logger } from './log.js'
 import type { ServerLimits } from './options.js'
@@ -90,7 +90,7 @@ class HeldSession implements Resumable {
 }
 
 /** What an error frame is about. */
-type Subject = { readonly id?: string; readonly session?: string }
+type Subject = Parameters<typeof errorFrame>[1]
 
 export class Connection implements PeerConnection {
   readonly id: string
@@ -487,9 +487,8 @@ export class Connection implements PeerConnection {
   }
 
   #refuse(subject: Subject, error: unknown): void {
-    const { status: _, ...problem } = problemOf(error, this.id)
     this.#logFault(error)
-    this.#send({ type: 'error', ...subject, ...problem })
+    this.#send(errorFrame(problemOf(error, this.id), subject))
   }
 
   #logFault(error: unknown): void {

@@ -1,5 +1,6 @@
 // What a failed request is answered with, whatever failed: a status, a code and a sentence that may leave the server.
 import { type ErrorCode, isGorgonError } from '../errors.js'
+import type { ServerFrameOf } from './protocol.js'
 
 /** An error as a client sees it, over HTTP or a socket. */
 export interface Problem {
@@ -95,6 +96,14 @@ export function problemOf(error: unknown, requestId: string): Problem {
     ...(retryAfterMs !== undefined && { retryAfterMs }),
     ...(instead === undefined && typeof param === 'string' && param !== '' && { param }),
   }
+}
+
+/** A problem in the native protocol: of the response or session named in `subject`, or of neither. */
+export function errorFrame(
+  { status: _, ...problem }: Problem,
+  subject: Pick<ServerFrameOf<'error'>, 'id' | 'session'>,
+): ServerFrameOf<'error'> {
+  return { type: 'error', ...subject, ...problem }
 }
 
 function numberOr<T>(value: unknown, otherwise: T): number | T {

@@ -1,7 +1,7 @@
 // One response of the native protocol: its frames in order, made at the pace at which whoever is connected may get them.
 import { GorgonError } from '../errors.js'
 import type { Chunk, PrefillProgress, QueueProgress, Result } from '../index.js'
-import { problemOf } from './errors.js'
+import { errorFrame, problemOf } from './errors.js'
 import type { Work } from './intake.js'
 import { LADDER, type Lane, type Outbox, type SlowReaders } from './outbox.js'
 import type { ClientFrameOf, ServerFrameOf, Summary } from './protocol.js'
@@ -282,8 +282,7 @@ export class StreamedResponse implements Lane {
   }
 
   #fail(error: unknown): void {
-    const { status: _, ...problem } = problemOf(error, this.#work?.id ?? this.id)
-    this.#end({ type: 'error', id: this.id, ...problem })
+    this.#end(errorFrame(problemOf(error, this.#work?.id ?? this.id), { id: this.id }))
   }
 
   #tell(progress: Progress): void {

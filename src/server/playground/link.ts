@@ -66,9 +66,16 @@ export class Link {
     const { models } = this.#client!
     this.#isLoading = models.length === 0
     // Which models there are is said once for each connection.
-    if (this.#isLoading) setTimeout(() => void this.open(), LOADING_MS)
+    if (this.#isLoading) this.#openAgainLater(this.#attempt)
     else this.#listener.models(models)
     this.#listener.state(this.#isLoading ? 'loading' : 'open')
+  }
+
+  /** Unless somebody opened it anew by then, with another key. */
+  #openAgainLater(attempt: number): void {
+    setTimeout(() => {
+      if (attempt === this.#attempt) void this.open()
+    }, LOADING_MS)
   }
 }
 
