@@ -230,7 +230,7 @@ function partsOf(
     readonly heads: HeadsFolder | null
     readonly choice: BackendChoice
   },
-  { speculation, kv, limits: { maxSequences, maxQueue } }: LoadOptions,
+  { speculation, kv, threads: asked, limits: { maxSequences, maxQueue } }: LoadOptions,
 ): EngineParts {
   const { vocab, layers } = folder.config.shape
   const { backend, isa, threads, dtype, weights, weightBytes, headsBytes, kvBytesPerToken } = found.native.modelInfo(
@@ -270,7 +270,13 @@ function partsOf(
       stepCosts: null,
       hasTokenizer: found.tokenizer !== null,
       hasChatTemplate: found.chat.exists,
-      warnings: [...folder.warnings, ...(heads?.warnings ?? [])],
+      warnings: [...folder.warnings, ...(heads?.warnings ?? []), ...(backend === 'cpu' ? crowding(asked) : [])],
     },
   }
+}
+
+/** Threads that wait for one another take turns where there are more of them than cores. */
+function crowding(threads: number): string[] {
+  const cores = availableParallelism()
+  return threads > cores ? [`threads is ${threads}, more than the ${cores} cores here: they wait for one another`] : []
 }

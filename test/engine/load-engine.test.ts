@@ -1,5 +1,5 @@
 // From load options to an engine, over the demo model's files and a fake native side.
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { GorgonError } from '../../src/errors.js'
 import { demoModel, loadEngineWith } from '../../src/load-engine.js'
@@ -85,6 +85,17 @@ describe('options', () => {
     const engine = await load(native, { threads: 3, dtype: 'f32', backend: 'cpu', isa: 'portable' })
     expect(native.spec).toMatchObject({ threads: 3, dtype: 'f32', backend: 'cpu', isa: 'portable' })
     await engine.close()
+  })
+
+  it('may ask for more threads than there are cores, and are told of it', async () => {
+    const native = new LoadingNative(DEMO)
+    const threads = availableParallelism() + 1
+    const crowded = await load(native, { threads })
+    expect(crowded.info.warnings).toEqual([expect.stringMatching(`^threads is ${threads}, more than the`)])
+    await crowded.close()
+    const roomy = await load(native, { threads: threads - 1 })
+    expect(roomy.info.warnings).toEqual([])
+    await roomy.close()
   })
 
   it('say which device, and how much of its memory', async () => {
