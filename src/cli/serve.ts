@@ -75,6 +75,7 @@ export async function serve(given: Given, io: Io): Promise<void> {
   } catch (error) {
     // Stopped while it loaded: nothing runs, and nothing went wrong.
     if (!io.signal.aborted || error !== io.signal.reason) throw error
+    voice.stopped()
   } finally {
     progress.clear()
     await server.close({ drainMs: 0 })
@@ -95,6 +96,8 @@ interface Voice {
   listening(url: string): void
   ready(about: Ready): void
   draining(): void
+  /** Before there was a model. */
+  stopped(): void
   closed(): void
 }
 
@@ -117,6 +120,7 @@ Ctrl-C lets what runs finish and ends the server; a second one ends it at once.
 `)
     },
     draining: () => print('\nFinishing what runs; Ctrl-C ends it at once.\n'),
+    stopped: () => print('\nStopped while the model was loading.\n'),
     closed: () => undefined,
   }
 }
@@ -131,6 +135,7 @@ function inLog(logger: Logger): Voice {
       logger.info({ model: name, backend, isa, dtype, threads, context }, 'ready')
     },
     draining: () => logger.info({}, 'draining'),
+    stopped: () => logger.info({}, 'stopped while loading'),
     closed: () => logger.info({}, 'closed'),
   }
 }
