@@ -78,7 +78,7 @@ export const oneOf = <const Names extends readonly [string, ...string[]], const 
 export const integer = (minimum: number, maximum = INT32_MAX) => {
   const allowed =
     maximum === INT32_MAX ? `a whole number, at least ${minimum}` : `a whole number from ${minimum} to ${maximum}`
-  return z.int(allowed).min(minimum, allowed).max(maximum, allowed)
+  return z.int(allowed).min(minimum, allowed).max(maximum, `a whole number from ${minimum} to ${maximum}`)
 }
 
 export const between = (minimum: number, maximum: number) => {

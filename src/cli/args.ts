@@ -8,6 +8,7 @@ import {
   parseGenerateOptions,
   parseLoadOptions,
 } from '../index.js'
+import { suggest } from '../schema.js'
 // Not from the server's index: of all commands only `serve` needs what a server is made of.
 import { parseServerOptions, type ServerOptionsInput } from '../server/options.js'
 import { bytes } from './format.js'
@@ -83,7 +84,7 @@ const group = (target: Target, heading: string, lines: readonly Line[]): Flag[] 
 
 const TREES = 'auto, the name of a tree, a number of nodes, or chain:N'
 const SIZES = 'a number of bytes, at least 1, or a size like 24GB or 20GiB'
-const BODY_SIZES = 'a number of bytes, at least 1024, or a size like 4MiB'
+const BODY_SIZES = 'a number of bytes from 1024 to 2147483647, or a size like 4MiB'
 /** One flag for both ways in. */
 const BODY_LIMITS = ['limits.bodyBytes', 'limits.messageBytes'] as const
 const SEEDS = 'a whole number from 0 to 2^64 - 1'
@@ -108,6 +109,7 @@ const FLAGS: readonly Flag[] = [
     ['--threads <N>', 'threads', asNumber, 'compute threads; 0 is one per physical core'],
     ['--device <N>', 'device', asNumber, 'which CUDA device, as "gorgon doctor" numbers them; 0 when left out'],
     ['--device-memory <SIZE>', 'deviceMemory', asBytes, 'most to use of its memory; what is free when left out', SIZES],
+    ['--max-context <N>', 'limits.maxContext', asNumber, "tokens of prompt and output; the model's own when left out"],
   ]),
   ...group('generate', 'Decoding:', [
     ['--max-tokens <N>', 'maxTokens', asNumber, 'most tokens to generate'],
@@ -193,6 +195,38 @@ export function optionsOf(target: Target): Option[] {
   })
 }
 
+/** Limits of the server by their dotted names. */
+function limitNames(): string[] {
+  const { limits } = parseServerOptions({ engine: Promise.race([]) })
+  return Object.entries(limits).flatMap(([name, value]) =>
+    typeof value === 'object' ? Object.keys(value).map((inner) => `${name}.${inner}`) : [name],
+  )
+}
+
+/** Any limit that messages may name. */
+export const limitOption = (): Option =>
+  new Option(
+    '--limit <NAME=VALUE>',
+    `any limit by the name that errors give it; can be given several times: ${limitNames().join(', ')}`,
+  )
+    .argParser(collect)
+    .helpGroup('Limits:')
+
+/** The limits that `--limit` gives; the flags of single limits come after it. */
+function readLimits(texts: readonly string[]): Tree {
+  const limits: Tree = {}
+  for (const text of texts) {
+    const [, name = '', value = ''] = /^(?:limits\.)?([\w.]+)=(.+)$/.exec(text) ?? []
+    const names = limitNames()
+    if (!names.includes(name)) {
+      const known = suggest(name, names) || ` Names: ${names.join(', ')}.`
+      throw new UsageError(`--limit is ${JSON.stringify(text)}: use NAME=VALUE, such as choices=16.${known}`)
+    }
+    setAt(limits, name, asBytes(value))
+  }
+  return limits
+}
+
 /** For a flag that can be given several times. */
 export const collect = (text: string, before?: readonly string[]): string[] => [...(before ?? []), text]
 
@@ -230,7 +264,8 @@ export function withServerOptions<Made>(
   given: Given,
   make: (options: Omit<ServerOptionsInput, 'engine'>) => Made,
 ): Made {
-  return read(['server'], given, {}, make)
+  const limits = readLimits((given['limit'] ?? []) as readonly string[])
+  return read(['server'], given, { limits }, make)
 }
 
 function read<Options, Checked>(
@@ -265,6 +300,8 @@ function inFlags(error: unknown, targets: readonly Target[], given: Given): unkn
     const one = FLAGS.find(
       ({ target, paths }) => targets.includes(target) && paths.some((parent) => isAtOrBelow(path, parent)),
     )
+    const isByName = given['limit'] !== undefined && targets.includes('server') && /^limits\./.test(path)
+    if (isByName && (!one || given[keyOf(one)] === undefined)) return message.replace('limits.', '--limit ')
     if (!one) return message
     const value = [given[keyOf(one)]]
       .flat()

@@ -2,7 +2,7 @@
 import { Command, CommanderError, Option } from 'commander'
 import { type ErrorCode, isGorgonError, packageManifest } from '../index.js'
 import { LOG_LEVELS } from '../server/options.js'
-import { collect, optionsOf, UsageError } from './args.js'
+import { collect, limitOption, optionsOf, UsageError } from './args.js'
 import { bench, benchOptions } from './bench.js'
 import { demo } from './demo.js'
 import { doctor } from './doctor.js'
@@ -92,6 +92,7 @@ Examples:
   gorgon serve --model ./my-model --heads ./my-heads --port 9000
   gorgon serve --host 0.0.0.0 --api-key-file keys.txt --origin https://app.example
   GORGON_API_KEYS=some-long-secret gorgon serve --host 0.0.0.0 --max-sequences 32 --drain 60
+  gorgon serve --max-context 8192 --limit choices=16 --limit idleMs=600000
 
 It listens at once, and takes requests when the model is there: GET /health/ready says when.
 SIGTERM or Ctrl-C takes no more requests, lets what runs finish, and ends it with exit code 0; a second one ends it at once.
@@ -163,6 +164,7 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
     for (const option of optionsOf(target)) serveCommand.addOption(option)
   }
   serveCommand
+    .addOption(limitOption())
     .optionsGroup('Server:')
     .option('--name <NAME>', "what requests call the model; its folder's name when left out")
     .option('--no-playground', 'nothing at /')

@@ -102,8 +102,21 @@ describe('flags that are not right', () => {
     [['--drain', 'soon'], /--drain is "soon": use a number of seconds/],
     [['--drain', '-1'], /--drain is "-1": use a number of seconds/],
     [['--max-body', 'large'], /--max-body is "large": use a number of bytes/],
-    [['--max-body', '100'], /--max-body is "100": use a number of bytes, at least 1024, or a size like 4MiB\.$/],
-    [['--max-body', '0'], /--max-body is "0": use a number of bytes, at least 1024, or a size like 4MiB\.$/],
+    [
+      ['--max-body', '100'],
+      /--max-body is "100": use a number of bytes from 1024 to 2147483647, or a size like 4MiB\.$/,
+    ],
+    [
+      ['--max-body', '10GB'],
+      /^gorgon: ERR_OPTION: --max-body is "10GB": use a number of bytes from 1024 to 2147483647, /,
+    ],
+    [['--max-context', '1'], /--max-context is 1: use a whole number, at least 2/],
+    [['--limit', 'choices'], /--limit is "choices": use NAME=VALUE, such as choices=16/],
+    [['--limit', 'choises=3'], /--limit is "choises=3": .* Did you mean "choices"\?/],
+    [['--limit', '__proto__.x=3'], /--limit is "__proto__\.x=3": .* Names: bodyBytes, .*perKey\.concurrent/],
+    [['--limit', 'choices=5000'], /--limit choices is 5000: use a whole number from 1 to 1024/],
+    [['--limit', 'perKey.concurrent=no'], /--limit perKey\.concurrent is "no": use a whole number, at least 1/],
+    [['--max-body', '0'], /--max-body is "0": use a number of bytes from 1024 to 2147483647, or a size like 4MiB\.$/],
     [['--max-sequences', '0'], /--max-sequences is 0: use a whole number from 1 to 1024/],
     [['--max-queue', 'many'], /--max-queue is "many"/],
     [['--requests-per-minute', '-1'], /--requests-per-minute is -1/],
@@ -236,10 +249,10 @@ test('silent, it says nothing', async () => {
   expect(stderr.text).toBe('')
 })
 
-test('stopped while it loads, it ends well', async () => {
+test('stopped while it loads, it says so and ends well', async () => {
   const { exitCode, stderr } = await gorgon(['serve', '--port', '0'], { signal: AbortSignal.abort() })
   expect(exitCode).toBe(0)
-  expect(linesOf(stderr).map((line) => line.msg)).toEqual(['listening'])
+  expect(linesOf(stderr).map((line) => line.msg)).toEqual(['listening', 'stopped while loading'])
 })
 
 describe('the log of a request', () => {
