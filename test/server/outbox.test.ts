@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { CloseCode } from '../../src/server/close-codes.js'
 import { LADDER, type Lane, Outbox } from '../../src/server/outbox.js'
+import { countingReaders } from '../support/counting-readers.js'
 import { FakePeerSocket } from '../support/peer-socket.js'
 
 const STALL_MS = 1000
@@ -17,20 +18,10 @@ afterEach(() => {
 function open() {
   const socket = new FakePeerSocket()
   socket.isRead = false
-  const counts = { coalesced: 0, parked: 0, slowClosed: 0 }
+  const { counts, readers } = countingReaders()
   const outbox = new Outbox(socket, {
     stallMs: STALL_MS,
-    readers: {
-      coalesced: (frames) => {
-        counts.coalesced += frames
-      },
-      parked: () => {
-        counts.parked++
-      },
-      slowClosed: () => {
-        counts.slowClosed++
-      },
-    },
+    readers,
     close: (code, reason) => socket.close(code, reason),
   })
   return { socket, outbox, counts }

@@ -3,6 +3,7 @@ import { GorgonError } from '../../src/errors.js'
 import { Connection, type ConnectionHost } from '../../src/server/connection.js'
 import { Detached } from '../../src/server/detached.js'
 import type { ClientFrameInput } from '../../src/server/protocol.js'
+import { countingReaders } from './counting-readers.js'
 import { FakePeerSocket } from './peer-socket.js'
 import { ScriptedIntake } from './scripted-intake.js'
 
@@ -30,22 +31,12 @@ export interface ScriptedPeer {
 export function scriptedServer(limits: Partial<typeof LIMITS> = {}) {
   const intake = new ScriptedIntake()
   const detached = new Detached({ ...LIMITS, ...limits })
-  const counts = { coalesced: 0, parked: 0, slowClosed: 0 }
+  const { counts, readers } = countingReaders()
   const host: ConnectionHost = {
     intake,
     limits: { ...LIMITS, ...limits },
     detached,
-    readers: {
-      coalesced: (frames) => {
-        counts.coalesced += frames
-      },
-      parked: () => {
-        counts.parked++
-      },
-      slowClosed: () => {
-        counts.slowClosed++
-      },
-    },
+    readers,
     server: 'scripted/1',
   }
 

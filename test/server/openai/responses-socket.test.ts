@@ -7,6 +7,7 @@ import { WebSocket } from 'ws'
 import { loadEngine } from '../../../src/index.js'
 import { ResponsesConnection } from '../../../src/server/openai/responses-socket.js'
 import type { PeerSocket } from '../../../src/server/peer.js'
+import { countingReaders } from '../../support/counting-readers.js'
 import { allOf, openaiOf } from '../../support/openai.js'
 import { type RunningServer, runningServers } from '../../support/server.js'
 
@@ -405,18 +406,7 @@ describe('a reader who is slow', () => {
   async function connectionOf(limits: { stallMs: number }, lifetimeMs?: number) {
     const { server, engine } = await start()
     const socket = new SlowSocket()
-    const counts = { coalesced: 0, parked: 0, slowClosed: 0 }
-    const readers = {
-      coalesced(frames: number) {
-        counts.coalesced += frames
-      },
-      parked() {
-        counts.parked++
-      },
-      slowClosed() {
-        counts.slowClosed++
-      },
-    }
+    const { counts, readers } = countingReaders()
     const { Responses } = await import('../../../src/server/openai/responses.js')
     const responses = new Responses(server.intake)
     const host = { responses, limits: { messageBytes: 100_000, perConnection: 8, ...limits }, readers }
