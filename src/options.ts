@@ -259,9 +259,16 @@ export type LoadOptionsInput = z.input<typeof LoadOptions>
 export type LoadOptions = z.output<typeof LoadOptions>
 
 const SEED_FORMS = `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}, or a bigint below 2n ** 64n`
-const STOP_FORMS = 'a string that is not empty, or an array of such'
+/** Stop strings are looked for at every token, and what is looked for with is built beforehand: at these limits in 40 to 70 ms. */
+const MOST_STOPS = 64
+const MOST_STOP_CHARACTERS = 1024
+const STOP_FORM = `a string of 1 to ${MOST_STOP_CHARACTERS} characters`
+const STOP_FORMS = `${STOP_FORM}, or an array of at most ${MOST_STOPS} such`
+const stopString = (allowed: string) => text(allowed).max(MOST_STOP_CHARACTERS, allowed)
 const LOGPROB_FORMS = 'a whole number from 0 to 20, or false'
 const BIAS_FORMS = 'a number from -100 to 100, or -Infinity'
+const MOST_BIASES = 16_384
+const BIASES_FORMS = `an object from token ids to numbers, of at most ${MOST_BIASES}`
 
 /** What is asked of one generation: all that can be written as JSON. */
 export const requestShape = {
@@ -298,9 +305,14 @@ export const requestShape = {
   frequencyPenalty: between(-2, 2).default(0),
   /** Subtracted from the logit of a token that is in the output; 0 is off. -2 to 2; default 0. */
   presencePenalty: between(-2, 2).default(0),
-  /** Token id to a number added to its logit: -100 to 100, or -Infinity, with which the token is never chosen. Default none. */
+  /**
+   * Token id to a number added to its logit: -100 to 100, or -Infinity, with which the token is never chosen. At most 16384; default none.
+   */
   logitBias: z
-    .record(z.string(), z.unknown(), 'an object from token ids to numbers')
+    .unknown()
+    // Before a schema looks at each.
+    .refine((biases) => Object.keys(biases ?? {}).length <= MOST_BIASES, BIASES_FORMS)
+    .pipe(z.record(z.string(), z.unknown(), BIASES_FORMS))
     .superRefine((biases, context) => {
       for (const [id, bias] of Object.entries(biases)) {
         const isId = /^(0|[1-9]\d{0,9})$/.test(id)
@@ -322,13 +334,17 @@ export const requestShape = {
       }
     })
     .meta({
+      type: 'object',
+      maxProperties: MOST_BIASES,
       propertyNames: { pattern: '^(0|[1-9]\\d{0,9})$' },
       additionalProperties: { type: 'number', minimum: -100, maximum: 100 },
     })
     .default({}) as z.ZodDefault<z.ZodType<Readonly<Record<number, number>>, Readonly<Record<number, number>>>>,
-  /** Text that ends the generation and is not part of it: one string or several, none empty. Default none. */
+  /** Text that ends the generation and is not part of it: up to 64 strings, each of 1 to 1024 characters. Default none. */
   stop: z
-    .union([text(STOP_FORMS), list(text('a string that is not empty'), STOP_FORMS).readonly()], { error: STOP_FORMS })
+    .union([stopString(STOP_FORMS), list(stopString(STOP_FORM), STOP_FORMS, 0, MOST_STOPS).readonly()], {
+      error: STOP_FORMS,
+    })
     .transform((stop): readonly string[] => (typeof stop === 'string' ? [stop] : stop))
     .default([]),
   /** Token ids that end the generation, beside the model's own. Default none. */

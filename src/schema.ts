@@ -95,10 +95,15 @@ export const numberThat = (holds: (value: number) => boolean, allowed: string) =
   z.number(allowed).refine(holds, allowed)
 
 /** An array of which the first wrong item alone is told: a hostile million of them makes no million messages. */
-export const list = <Item extends z.ZodType>(item: Item, allowed: string, minimum = 0): z.ZodArray<Item> =>
-  z
-    .array(z.unknown(), allowed)
-    .min(minimum, allowed)
+export const list = <Item extends z.ZodType>(
+  item: Item,
+  allowed: string,
+  minimum = 0,
+  maximum?: number,
+): z.ZodArray<Item> => {
+  const values = z.array(z.unknown(), allowed).min(minimum, allowed)
+  // Of too many none is looked at.
+  return (maximum === undefined ? values : values.max(maximum, { error: allowed, abort: true }))
     .superRefine((values, context) => {
       for (const [index, value] of values.entries()) {
         const issue = item.safeParse(value).error?.issues[0]
@@ -109,6 +114,7 @@ export const list = <Item extends z.ZodType>(item: Item, allowed: string, minimu
       }
     })
     .meta({ items: jsonSchemaOf(item) }) as unknown as z.ZodArray<Item>
+}
 
 /** As a part of another schema, which says itself of which draft it is. */
 function jsonSchemaOf(part: z.ZodType): object {

@@ -286,10 +286,37 @@ describe('messages', () => {
     [{ seed: -1n }, 'seed', 'seed is -1n: use a whole number from 0 to 9007199254740991, or a bigint below 2n ** 64n.'],
     [{ stopTokenIds: [3, -1] }, 'stopTokenIds[1]', 'stopTokenIds[1] is -1: use a whole number, at least 0.'],
     [{ logitBias: { five: 1 } }, 'logitBias.five', 'logitBias has the key "five": use token ids as keys.'],
+    [
+      { stop: 'x'.repeat(1025) },
+      'stop',
+      `stop is "${'x'.repeat(60)}…": use a string of 1 to 1024 characters, or an array of at most 64 such.`,
+    ],
+    [{ stop: ['a', ''] }, 'stop[1]', 'stop[1] is "": use a string of 1 to 1024 characters.'],
+    [
+      { stop: Array(65).fill('a') },
+      'stop',
+      'stop is an array of 65: use a string of 1 to 1024 characters, or an array of at most 64 such.',
+    ],
+    [
+      { logitBias: Object.fromEntries(Array.from({ length: 16_385 }, (_, id) => [id, 1])) },
+      'logitBias',
+      'logitBias is an object: use an object from token ids to numbers, of at most 16384.',
+    ],
+    [
+      { logitBias: new Map([[1, 1]]) },
+      'logitBias',
+      'logitBias is an object: use an object from token ids to numbers, of at most 16384.',
+    ],
     [{ onPrefill: [] }, 'onPrefill', 'onPrefill is an array of 0: use a function.'],
     [{ kv: () => 5 }, 'kv', 'kv is a function: use an object of options.'],
   ])('%o', (options, path, message) => {
     expect(generateProblem(options)).toMatchObject({ path, message })
+  })
+
+  test('as many and as long stop strings and biases as may be are taken', () => {
+    const stop = Array.from({ length: 64 }, (_, i) => `${i}`.padEnd(1024, 'x'))
+    const logitBias = Object.fromEntries(Array.from({ length: 16_384 }, (_, id) => [id, 1]))
+    expect(parseGenerateOptions({ stop, logitBias })).toMatchObject({ stop, logitBias })
   })
 
   test('an unknown key unlike any known lists those that are', () => {

@@ -15,19 +15,10 @@ export const maybe = <Schema extends z.ZodType>(schema: Schema) => schema.nullis
 /** A field whose value is looked at elsewhere, or not at all. */
 export const anything = () => z.unknown().optional()
 
-/** Stop strings are looked for at every token, so there is a limit to them. */
-const MOST_STOPS = 64
-const STOP_FORMS = `a string that is not empty, or an array of at most ${MOST_STOPS} such`
-const isStop = (value: unknown): boolean => typeof value === 'string' && value !== ''
-const Stop = z.custom<string | readonly string[]>(
-  (value) => isStop(value) || (Array.isArray(value) && value.length <= MOST_STOPS && value.every(isStop)),
-  STOP_FORMS,
-)
-
 const { logprobs: _, ...engineShape } = requestShape
 
 /** Options of the engine that OpenAI has no field for, by the library's names. They come on top of the fields. */
-export const EngineFields = strict({ ...withoutDefaults(engineShape), seed: Seed.optional(), stop: Stop.optional() })
+export const EngineFields = strict({ ...withoutDefaults(engineShape), seed: Seed.optional() })
 
 /** What changes nothing about the text. */
 export const ignoredShape = {
@@ -74,7 +65,7 @@ export const samplingShape = {
   presence_penalty: maybe(requestShape.presencePenalty.unwrap()),
   logit_bias: maybe(requestShape.logitBias.unwrap()),
   seed: maybe(Seed),
-  stop: maybe(Stop),
+  stop: maybe(requestShape.stop.unwrap()),
   stream: maybe(flag()),
   // Not OpenAI's, but what its clients send to servers such as this one.
   top_k: maybe(integer(-1).transform((k) => Math.max(0, k))),

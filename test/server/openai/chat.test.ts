@@ -243,6 +243,7 @@ describe('POST /v1/chat/completions', () => {
     ['top_logprobs', { logprobs: true, top_logprobs: 21 }],
     ['max_completion_tokens', { max_completion_tokens: 0 }],
     ['stop', { stop: Array.from({ length: 65 }, (_, i) => `${i}`) }],
+    ['stop', { stop: 'x'.repeat(1025) }],
     ['seed', { seed: '18446744073709551616' }],
     ['temprature', { temprature: 1 }],
   ]
