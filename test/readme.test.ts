@@ -85,7 +85,7 @@ async function runTypeScript(code: string): Promise<{ readonly stdout: string; r
 
 describe('README.md, "Server"', () => {
   test('has no snippet that is not run here', () => {
-    expect(blocks.map(({ language }) => language).sort()).toEqual(['html', 'sh', 'sh', 'ts', 'ts', 'ts'])
+    expect(blocks.map(({ language }) => language).sort()).toEqual(['html', 'sh', 'sh', 'ts', 'ts', 'ts', 'ts'])
   })
 
   test('curl', async () => {
@@ -98,9 +98,15 @@ describe('README.md, "Server"', () => {
   })
 
   test('Node', async () => {
-    const { stdout, stderr } = await runTypeScript(at(block('ts', "from 'gorgon/client'")))
+    const { stdout, stderr } = await runTypeScript(at(block('ts', 'client.generate(')))
     expect(stdout).toBe(expected.text)
     expect(stderr).toMatch(/^\d+(\.\d+)? '\d+ of \d+ rows'$|^\d+(\.\d+)? \d+ of \d+ rows$/m)
+  })
+
+  test('a session', async () => {
+    const { stdout } = await runTypeScript(at(block('ts', 'client.session(')))
+    expect(stdout.startsWith(`${expected.text}\n`)).toBe(true)
+    expect(stdout).toMatch(/keptTokens: \d+/)
   })
 
   test('a server in one’s own process', async () => {
