@@ -1,5 +1,6 @@
 // Text to token ids and back, over HTTP.
 import { z } from 'zod'
+import { GorgonError } from '../errors.js'
 import { flag, integer, list, strict, text } from '../schema.js'
 import type { ServerContext } from './context.js'
 import type { Route } from './http.js'
@@ -7,6 +8,9 @@ import type { Route } from './http.js'
 /** Turning ids into text holds up everybody else for as long as it takes. */
 const MOST_IDS = 65_536
 const IDS_FORMS = `an array of at most ${MOST_IDS} token ids`
+
+/** Texts are encoded one after another: a million characters take about a second of everybody's time. */
+const MOST_CHARACTERS = 1_000_000
 
 const Tokenize = strict({
   /** Default: the server's first. */
@@ -31,6 +35,10 @@ export function tokenizerRoutes({ intake }: ServerContext): readonly Route[] {
       path: '/tokenize',
       async handle(exchange) {
         const { model, text, addSpecial } = await exchange.body(Tokenize)
+        if (text.length > MOST_CHARACTERS) {
+          const message = `The text has ${text.length} characters, more than ${MOST_CHARACTERS}. Send it in parts.`
+          throw new GorgonError('ERR_TOO_LARGE', message, { path: 'text', characters: text.length })
+        }
         const { id, engine } = intake.engineOf(model)
         const leave = intake.enter(exchange.principal)
         try {

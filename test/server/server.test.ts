@@ -160,6 +160,15 @@ describe('routes', () => {
     expect(await status(most + 1)).toBe(400)
   })
 
+  test('a longer text than a request may turn into ids is refused', async () => {
+    const { url } = await startServer()
+    const tokenize = (characters: number) => post(`${url}/tokenize`, { text: 'word '.repeat(characters / 5) })
+    expect((await tokenize(1_000_000)).status).toBe(200)
+    const refused = await tokenize(1_000_005)
+    expect(refused.status).toBe(413)
+    expect(await refused.json()).toMatchObject({ error: { code: 'ERR_TOO_LARGE' } })
+  })
+
   test('a socket is refused where there is none', async () => {
     const { port } = await startServer()
     const client = await rawClient(port)
