@@ -136,11 +136,14 @@ export class Engine implements AsyncDisposable {
   /**
    * Token ids of a text, special tokens added as to a prompt. Long texts are encoded off the main thread.
    *
-   * @throws {GorgonError} ERR_TOKENIZER without a tokenizer; ERR_CLOSED.
+   * @throws {GorgonError} ERR_TOKENIZER without a tokenizer; ERR_CLOSED; the signal's reason when it fires.
    */
-  async tokenize(text: string, options: { readonly addSpecial?: boolean } = {}): Promise<Int32Array> {
+  async tokenize(
+    text: string,
+    { signal, ...options }: { readonly addSpecial?: boolean; readonly signal?: AbortSignal } = {},
+  ): Promise<Int32Array> {
     this.#assertOpen()
-    return tokenizerOf(this.#core).encode(text, options)
+    return tokenizerOf(this.#core).encode(text, { ...options, ...(signal && { signal }) })
   }
 
   /** @throws {GorgonError} ERR_TOKENIZER without a tokenizer; ERR_CLOSED. */

@@ -42,7 +42,7 @@ export function tokenizerRoutes({ intake }: ServerContext): readonly Route[] {
         const { id, engine } = intake.engineOf(model)
         const leave = intake.enter(exchange.principal)
         try {
-          const tokens = Array.from(await engine.tokenize(text, { addSpecial }))
+          const tokens = Array.from(await engine.tokenize(text, { addSpecial, signal: exchange.signal }))
           exchange.json(200, { model: id, tokens, count: tokens.length })
         } finally {
           leave()
@@ -55,9 +55,20 @@ export function tokenizerRoutes({ intake }: ServerContext): readonly Route[] {
       async handle(exchange) {
         const { model, tokens, skipSpecial } = await exchange.body(Detokenize)
         const { id, engine } = intake.engineOf(model)
+        assertKnown(tokens, engine.info.vocab)
         intake.enter(exchange.principal)()
         exchange.json(200, { model: id, text: engine.detokenize(tokens, { skipSpecial }) })
       },
     },
   ]
+}
+
+function assertKnown(tokens: readonly number[], vocab: number): void {
+  const index = tokens.findIndex((id) => id >= vocab)
+  if (index < 0) return
+  throw new GorgonError(
+    'ERR_TOKEN_RANGE',
+    `tokens[${index}] is ${tokens[index]}, but the model has ${vocab} tokens. Send ids that this model made.`,
+    { path: `tokens[${index}]`, value: tokens[index], vocab },
+  )
 }

@@ -1,15 +1,26 @@
-// A lazily started worker thread that encodes texts, one after another.
+// A lazily started worker thread that encodes texts, one after another, short ones first.
 import { Worker } from 'node:worker_threads'
 import { GorgonError } from '../errors.js'
 import type { EncodeReply, EncodeRequest } from './encode-worker.js'
 
 interface Job {
   readonly request: EncodeRequest
+  /** The least is next. */
+  readonly rank: number
   readonly signal: AbortSignal | undefined
   readonly onAbort: () => void
   readonly resolve: (ids: Int32Array) => void
   readonly reject: (reason: unknown) => void
 }
+
+/**
+ * A text's rank is its length and when it came: a short one overtakes longer ones, by a millisecond of arrival for each so many characters,
+ * so that none waits for ever. The worker does some hundred in that time.
+ */
+const CHARACTERS_PER_MS = 100
+
+/** A text that is longer, and that nobody wants any more, costs its worker: a new one is there sooner than its end. */
+const MAX_UNWANTED_CHARACTERS = 200_000
 
 /**
  * Encodes off the JavaScript thread. The worker starts with the first text and is kept; it holds the process open only while a text is
@@ -32,7 +43,8 @@ export class EncodeThread {
   /**
    * The text's ids.
    *
-   * An abort rejects at once with the signal's reason; a text the worker is already at is finished there and dropped.
+   * Of several, shorter ones go first. An abort rejects at once with the signal's reason; a text the worker is already at is finished there
+   * and dropped, unless it is long.
    *
    * @throws {GorgonError} ERR_TOKENIZER when the text cannot be encoded or the worker dies, ERR_CLOSED after close().
    */
@@ -44,8 +56,10 @@ export class EncodeThread {
         const place = this.#waiting.indexOf(job)
         if (place >= 0) this.#waiting.splice(place, 1)
         job.reject(signal?.reason)
+        if (job === this.#running && request.text.length > MAX_UNWANTED_CHARACTERS) this.#abandon()
       }
-      const job: Job = { request, signal, onAbort, resolve, reject }
+      const rank = request.text.length + performance.now() * CHARACTERS_PER_MS
+      const job: Job = { request, rank, signal, onAbort, resolve, reject }
       signal?.addEventListener('abort', onAbort, { once: true })
       this.#waiting.push(job)
       this.#next()
@@ -63,11 +77,13 @@ export class EncodeThread {
 
   #next(): void {
     if (this.#running !== null) return
-    const job = this.#waiting.shift()
-    if (job === undefined) {
+    const [first] = this.#waiting
+    if (first === undefined) {
       this.#worker?.unref()
       return
     }
+    const job = this.#waiting.reduce((least, one) => (one.rank < least.rank ? one : least), first)
+    this.#waiting.splice(this.#waiting.indexOf(job), 1)
     this.#running = job
     try {
       this.#worker ??= this.#start()
@@ -90,6 +106,8 @@ export class EncodeThread {
       void worker.terminate()
     }
     worker.on('message', (reply: EncodeReply) => {
+      // One that was abandoned may have been done after all.
+      if (this.#worker !== worker) return
       const job = this.#running
       this.#running = null
       if (job !== null) {
@@ -103,6 +121,15 @@ export class EncodeThread {
     worker.on('messageerror', ended)
     worker.on('exit', ended)
     return worker
+  }
+
+  /** Ends the worker in the middle of a text; the next text gets a new one. */
+  #abandon(): void {
+    const worker = this.#worker
+    this.#running = null
+    this.#worker = null
+    void worker?.terminate()
+    this.#next()
   }
 
   #ended(cause: unknown): void {

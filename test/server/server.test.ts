@@ -160,6 +160,15 @@ describe('routes', () => {
     expect(await status(most + 1)).toBe(400)
   })
 
+  test('an id that the model does not have is refused', async () => {
+    const { engine, url } = await startServer()
+    const { vocab } = engine.info
+    expect((await post(`${url}/detokenize`, { tokens: [vocab - 1] })).status).toBe(200)
+    const refused = await post(`${url}/detokenize`, { tokens: [1, vocab] })
+    expect(refused.status).toBe(400)
+    expect(await refused.json()).toMatchObject({ error: { code: 'ERR_TOKEN_RANGE' } })
+  })
+
   test('a longer text than a request may turn into ids is refused', async () => {
     const { url } = await startServer()
     const tokenize = (characters: number) => post(`${url}/tokenize`, { text: 'word '.repeat(characters / 5) })

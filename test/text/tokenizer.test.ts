@@ -154,6 +154,39 @@ describe('long texts are encoded in a worker thread', () => {
       running.abort()
     }))
 
+  test('that takes short texts first', () =>
+    withTokenizer(DEMO, async (tokenizer) => {
+      const done: string[] = []
+      const encode = (name: string, characters: number) =>
+        tokenizer.encode(longText(characters)).then(() => done.push(name))
+      const all = [encode('running', 5_000), encode('long', 60_000), encode('short', 6_000), encode('shorter', 5_500)]
+      await Promise.all(all)
+      expect(done).toEqual(['running', 'shorter', 'short', 'long'])
+    }))
+
+  test('that ends in the middle of a long text which nobody wants any more', () =>
+    withTokenizer(DEMO, async (tokenizer) => {
+      const started: unknown[] = []
+      const onWorker = (worker: unknown) => started.push(worker)
+      process.on('worker', onWorker)
+      try {
+        for (const [characters, workers] of [
+          [200_000, 1],
+          [200_001, 2],
+        ] as const) {
+          const unwanted = new AbortController()
+          const first = tokenizer.encode(longText(characters), { signal: unwanted.signal })
+          const second = tokenizer.encode(longText(5_000))
+          unwanted.abort()
+          await expect(first).rejects.toMatchObject({ name: 'AbortError' })
+          expect(await second).toEqual(reference.encode(longText(5_000), true))
+          expect(started).toHaveLength(workers)
+        }
+      } finally {
+        process.off('worker', onWorker)
+      }
+    }))
+
   test('that close ends, whatever it was at', async () => {
     const tokenizer = await loadTokenizer(DEMO)
     const encodings = [longText(500_000), longText(5_000)].map((text) =>
