@@ -75,6 +75,19 @@ describe.skipIf(reason)(`HAProxy${reason ? `: ${reason}` : ''}`, () => {
     replicas[index] = await startReplica(Number(new URL(replicas[index].url).port))
   }
 
+  /** Stops and starts one replica after the other, each time until `count` has gone on by so many. */
+  async function restartInTurn(count: () => number, more: number): Promise<void> {
+    for (const index of [0, 1] as const) {
+      const { serving } = replicas[index]
+      serving.child.kill('SIGTERM')
+      expect(await serving.exit).toEqual([0, null])
+      await restart(index)
+      await until(isUp(index === 0 ? 'a' : 'b'))
+      const before = count()
+      await until(() => count() >= before + more)
+    }
+  }
+
   test('requests go to all replicas, and each is answered as by one', async () => {
     await balance([replicas[0].url, replicas[1].url])
     const before = await Promise.all(replicas.map(answered))
@@ -155,17 +168,7 @@ describe.skipIf(reason)(`HAProxy${reason ? `: ${reason}` : ''}`, () => {
     }
     const clients = Promise.all(Array.from({ length: 4 }, work))
     // A failure must not wait for the restarts.
-    const restarted = (async () => {
-      for (const index of [0, 1] as const) {
-        const { serving } = replicas[index]
-        serving.child.kill('SIGTERM')
-        expect(await serving.exit).toEqual([0, null])
-        await restart(index)
-        await until(isUp(index === 0 ? 'a' : 'b'))
-        const before = count
-        await until(() => count >= before + 4)
-      }
-    })().finally(() => {
+    const restarted = restartInTurn(() => count, 4).finally(() => {
       isOver = true
     })
     await Promise.all([clients, restarted])
@@ -279,17 +282,7 @@ describe.skipIf(reason)(`HAProxy${reason ? `: ${reason}` : ''}`, () => {
         }
       }
       const working = Promise.all(clients.map(work))
-      const restarted = (async () => {
-        for (const index of [0, 1] as const) {
-          const { serving } = replicas[index]
-          serving.child.kill('SIGTERM')
-          expect(await serving.exit).toEqual([0, null])
-          await restart(index)
-          await until(isUp(index === 0 ? 'a' : 'b'))
-          const before = count
-          await until(() => count >= before + 3)
-        }
-      })().finally(() => {
+      const restarted = restartInTurn(() => count, 3).finally(() => {
         isOver = true
       })
       await Promise.all([working, restarted])

@@ -2,6 +2,7 @@
 import { expect } from 'vitest'
 import type { StandardSocket } from '../../src/client/socket.js'
 import { ClientFrame, type ClientFrameInput, ServerFrame, type Summary } from '../../src/server/protocol.js'
+import { SUMMARY } from './summary.js'
 
 type Sent<Type extends ClientFrameInput['type']> = Extract<ClientFrameInput, { type: Type }>
 
@@ -137,35 +138,4 @@ export class FakeNetwork {
   get latest(): FakeSocket {
     return this.sockets.at(-1)!
   }
-}
-
-export const SUMMARY: Summary = {
-  finish: 'length',
-  seed: 7,
-  usage: { prompt: 3, cached: 0, completion: 5 },
-  timing: {
-    queueMs: 0,
-    prefillMs: 1,
-    ttftMs: 1,
-    decodeMs: 1,
-    tpotMs: 1,
-    e2eMs: 3,
-    tokensPerSecond: 5,
-    gapMs: null,
-  },
-  speculation: {
-    used: false,
-    tree: 'auto',
-    nodes: 1,
-    sizes: [],
-    steps: 5,
-    drafted: 0,
-    accepted: 0,
-    tokensPerStep: 1,
-    byDepth: [],
-    lengths: [],
-    accept: 'exact',
-    gate: { decision: 'off', reason: '', expectedSpeedup: null, plainSteps: 5, probes: 0 },
-  },
-  kv: { policy: 'snapkv', promptTokens: 3, keptTokens: 3, bytes: 1, fullBytes: 1 },
 }

@@ -3,6 +3,7 @@ import { GorgonError } from '../../src/errors.js'
 import type { Chunk, GenerateOptionsInput, Prompt, Result } from '../../src/index.js'
 import type { ConnectionHost } from '../../src/server/connection.js'
 import type { ServedSession, Work, WorkRequest } from '../../src/server/intake.js'
+import { SUMMARY } from './summary.js'
 
 type Finish = Result['finish']
 type End = { readonly result: Result } | { readonly error: unknown }
@@ -156,36 +157,5 @@ export class ScriptedIntake {
 export const queueFull = (): GorgonError => new GorgonError('ERR_QUEUE_FULL', 'The queue is full.')
 
 function resultOf(text: string, finish: Finish): Result {
-  return {
-    text,
-    tokens: new Int32Array(),
-    finish,
-    seed: 7,
-    usage: { prompt: 1, cached: 0, completion: text.length },
-    timing: {
-      queueMs: 0,
-      prefillMs: 1,
-      ttftMs: 1,
-      decodeMs: 1,
-      tpotMs: 1,
-      e2eMs: 2,
-      tokensPerSecond: 1,
-      gapMs: null,
-    },
-    speculation: {
-      used: false,
-      tree: 'plain',
-      nodes: 1,
-      sizes: [],
-      steps: 1,
-      drafted: 0,
-      accepted: 0,
-      tokensPerStep: 1,
-      byDepth: [],
-      lengths: [],
-      accept: 'exact',
-      gate: { decision: 'off', reason: 'scripted', expectedSpeedup: null, plainSteps: 0, probes: 0 },
-    },
-    kv: { policy: 'full', promptTokens: 1, keptTokens: 1, bytes: 1, fullBytes: 1 },
-  }
+  return { ...SUMMARY, text, tokens: new Int32Array(), finish, usage: { ...SUMMARY.usage, completion: text.length } }
 }

@@ -2,39 +2,17 @@
 import { expect, test } from 'vitest'
 import { compareTexts, nameOf, type Run, speedup } from '../../../src/server/playground/run.js'
 import type { Summary } from '../../../src/server/protocol.js'
+import { SUMMARY } from '../../support/summary.js'
 
 function summary(
   over: { tokensPerSecond?: number; used?: boolean; kept?: number; seed?: number | null } = {},
 ): Summary {
   return {
-    finish: 'length',
+    ...SUMMARY,
     seed: over.seed ?? null,
-    usage: { prompt: 100, cached: 0, completion: 8 },
-    timing: {
-      queueMs: 0,
-      prefillMs: 1,
-      ttftMs: 1,
-      decodeMs: 1,
-      tpotMs: 1,
-      e2eMs: 2,
-      tokensPerSecond: over.tokensPerSecond ?? 100,
-      gapMs: null,
-    },
-    speculation: {
-      used: over.used ?? true,
-      tree: 'auto',
-      nodes: 16,
-      sizes: [],
-      steps: 4,
-      drafted: 8,
-      accepted: 4,
-      tokensPerStep: 2,
-      byDepth: [],
-      lengths: [],
-      accept: 'exact',
-      gate: { decision: 'speculated', reason: '', expectedSpeedup: null, plainSteps: 0, probes: 0 },
-    },
-    kv: { policy: 'snapkv', promptTokens: 100, keptTokens: over.kept ?? 100, bytes: 10, fullBytes: 10 },
+    timing: { ...SUMMARY.timing, tokensPerSecond: over.tokensPerSecond ?? 100 },
+    speculation: { ...SUMMARY.speculation, used: over.used ?? true },
+    kv: { ...SUMMARY.kv, promptTokens: 100, keptTokens: over.kept ?? 100 },
   }
 }
 
