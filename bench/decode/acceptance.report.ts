@@ -1,10 +1,10 @@
 // What the acceptance benchmark found: tokens per step and acceptance by depth, tree by tree.
 import { basename } from 'node:path'
 import { z } from 'zod'
+import { barChart } from '../../src/charts.js'
 import { measurementsOf, plotName, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { harmonicMeanOf, medianOf, pairedRatiosOf, summaryOf } from '../support/statistics.js'
-import { barChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, spread } from '../support/table.js'
 
 /** What one tree did on one prompt. */

@@ -1,10 +1,10 @@
 // What the auto benchmark found: the tree chosen by measurement beside fixed ones and plain decoding, by instruction set, heads and prompt.
 import { basename } from 'node:path'
 import { z } from 'zod'
+import { barChart } from '../../src/charts.js'
 import { measurementsOf, plotName, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { harmonicMeanOf, medianOf, type Summary, summaryOf } from '../support/statistics.js'
-import { barChart } from '../support/svg.js'
 import { fixed, markdownTable, short, spread } from '../support/table.js'
 
 /** The arm that all others are compared with, and the one this is about. */

@@ -1,10 +1,10 @@
 // What the concurrency benchmark found: total speed and each stream's, by number of generations at once.
 import { basename } from 'node:path'
 import { z } from 'zod'
+import { lineChart } from '../../src/charts.js'
 import { measurementsOf, plotName, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { harmonicMeanOf, medianOf, quantileOf, type Summary, summaryOf } from '../support/statistics.js'
-import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, short, spread } from '../support/table.js'
 import { fairnessOf, Together } from './together.js'
 

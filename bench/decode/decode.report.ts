@@ -2,10 +2,10 @@
 import { basename } from 'node:path'
 import { ARM_NAMES, ARMS, DecodeRun } from '../../src/bench/decode.js'
 import { acceptanceRows, type DecodeSummary, speedRows, summariseDecode } from '../../src/bench/decode-summary.js'
+import { lineChart } from '../../src/charts.js'
 import type { DecodeBenchOptions } from '../../src/cli/bench.js'
 import { measurementsOf, plotName, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { lineChart } from '../support/svg.js'
 import { markdownTable } from '../support/table.js'
 
 /** Of the whole table, what a first look needs. */

@@ -1,7 +1,8 @@
 // Table and plot of prompts on a GPU: seconds, rate, memory, and what compression takes of it.
+
+import { lineChart } from '../../src/charts.js'
 import { plotName, type Rendered, sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, short, spread } from '../support/table.js'
 import { POLICY_NAMES } from './policies.js'
 import type { DevicePrefillMeasurement, DevicePrefillOptions } from './prefill.bench.js'

@@ -1,7 +1,8 @@
 // Tables and plots of steps on a GPU: microseconds beside the floor, the cost of trees, the cost of drafting.
+
+import { lineChart } from '../../src/charts.js'
 import { plotName, type Rendered, sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, short } from '../support/table.js'
 import type { DeviceStepMeasurement, DeviceStepOptions } from './step.bench.js'
 

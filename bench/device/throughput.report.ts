@@ -1,7 +1,8 @@
 // Tables and plots of generation behind prompts of growing length: rates of the four ways, and prompt beside generation.
+
+import { barChart, lineChart } from '../../src/charts.js'
 import { plotName, type Rendered, sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { barChart, lineChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, short } from '../support/table.js'
 import type { ThroughputMeasurement, ThroughputOptions } from './throughput.bench.js'
 

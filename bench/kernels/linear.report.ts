@@ -1,8 +1,9 @@
 // Tables and a plot of the packed product: bandwidth of one row, cost of several, peak of many.
+
+import { lineChart } from '../../src/charts.js'
 import { plotName, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { medianOf } from '../support/statistics.js'
-import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, short } from '../support/table.js'
 import type { LinearMeasurement, LinearOptions } from './linear.bench.js'
 

@@ -1,7 +1,8 @@
 // Tables and a plot of the memory-bound model: steps, prompts, products.
+
+import { barChart } from '../../src/charts.js'
 import { plotName, type Rendered, sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { barChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, short, spread } from '../support/table.js'
 import type {
   MemoryBoundMeasurement,

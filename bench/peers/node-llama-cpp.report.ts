@@ -1,9 +1,10 @@
 // The tables of peers/node-llama-cpp.
+
+import { lineChart } from '../../src/charts.js'
 import type { Rendered } from '../support/report.js'
 import { sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { medianOf, summaryOf } from '../support/statistics.js'
-import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, short, spread } from '../support/table.js'
 import type { GorgonInfo } from './gorgon-arm.js'
 import type { NodeLlamaCppInfo, NodeLlamaCppSetup } from './node-llama-cpp-arm.js'

@@ -1,7 +1,8 @@
 // Next-line completion by arm and prompt length.
+
+import { lineChart } from '../../src/charts.js'
 import type { Rendered } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { lineChart } from '../support/svg.js'
 import { byBudget, byKind, pointsPlot, representatives, scoreSections } from './score-tables.js'
 import { summaryTable } from './summary.js'
 

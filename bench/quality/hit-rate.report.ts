@@ -1,8 +1,8 @@
 // The attention study: hit rates of windows and recall of policies, over all layers as tables, layer by layer as plots.
 import { basename } from 'node:path'
+import { type LineChart, lineChart } from '../../src/charts.js'
 import { measurementsOf, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { type LineChart, lineChart } from '../support/svg.js'
 import { fixed, markdownTable } from '../support/table.js'
 import { titleOf } from './arms.js'
 import { StudyMeasurement, shareOfAll, sharesByLayer } from './study.js'

@@ -1,7 +1,8 @@
 // LongEval-lines by arm and number of lines.
+
+import { lineChart } from '../../src/charts.js'
 import type { Rendered } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { lineChart } from '../support/svg.js'
 import { byBudget, byKind, pointsPlot, representatives, type ScoreTable, scoreSections } from './score-tables.js'
 import { summaryTable } from './summary.js'
 

@@ -1,7 +1,8 @@
 // Needles found by arm and prompt length, and a heat map of depth and length for each arm.
+
+import { heatMap } from '../../src/charts.js'
 import { measurementsOf, type Rendered } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { heatMap } from '../support/svg.js'
 import { titleOf } from './arms.js'
 import { representatives, type ScoreRow, type ScoreTable, scoreSections } from './score-tables.js'
 import { ArmScores, decodeScores, pointsOf } from './scores.js'

@@ -1,8 +1,8 @@
 // Scores as readers see them: points by arm and length, what is lost against the full cache, and a sentence on what that means.
 import { basename } from 'node:path'
+import type { LineChart } from '../../src/charts.js'
 import { measurementsOf, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import type { LineChart } from '../support/svg.js'
 import { fixed, markdownTable } from '../support/table.js'
 import { type Arm, titleOf } from './arms.js'
 import { ArmScores, decodeScores, intervalOf, type Loss, lossOf, pointsOf } from './scores.js'

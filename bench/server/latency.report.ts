@@ -1,10 +1,10 @@
 // What the latency benchmark found: what a client waits for, beside what a caller of the library waits for.
 import { basename } from 'node:path'
 import { z } from 'zod'
+import { lineChart } from '../../src/charts.js'
 import { measurementsOf, plotName, type Rendered, section } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
 import { medianOf, type Summary, summaryOf } from '../support/statistics.js'
-import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, short, spread } from '../support/table.js'
 import { TRANSPORT_NAMES, TRANSPORTS, type Transport } from './askers.js'
 import type { LoadRun } from './load.js'

@@ -1,7 +1,8 @@
 // Table and plots of step costs: a line for each instruction set.
+
+import { lineChart } from '../../src/charts.js'
 import { plotName, type Rendered, sections } from '../support/report.js'
 import type { BenchResult } from '../support/results.js'
-import { lineChart } from '../support/svg.js'
 import { fixed, markdownTable, percent, short, spread } from '../support/table.js'
 import type { StepMeasurement, StepOptions } from './step.bench.js'
 

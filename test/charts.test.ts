@@ -1,6 +1,6 @@
 // Charts say what they were given, at the right height, in bytes that stay the same.
 import { describe, expect, test } from 'vitest'
-import { type BarChart, barChart, type HeatMap, heatMap, type LineChart, lineChart } from '../../bench/support/svg.js'
+import { type BarChart, barChart, type HeatMap, heatMap, type LineChart, lineChart } from '../src/charts.js'
 
 const lines: LineChart = {
   title: 'Speed <fast> & "slow"',

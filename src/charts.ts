@@ -1,4 +1,4 @@
-// Charts as SVG text: lines, bars and heat maps. The same data give the same bytes; legible on light and dark pages.
+// Charts as SVG text, for whoever has numbers to show: lines, bars and heat maps. The same data give the same bytes; legible on light and dark pages.
 
 export interface Point {
   readonly x: number
