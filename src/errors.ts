@@ -5,9 +5,12 @@ export const ERROR_CODES = [
   'ERR_ADDON_MISSING',
   'ERR_BODY',
   'ERR_CHAT_TEMPLATE',
+  'ERR_CHECKPOINT',
   'ERR_CONNECTIONS',
   'ERR_CONSUMED',
   'ERR_CONTEXT_OVERFLOW',
+  'ERR_DATA',
+  'ERR_DIVERGED',
   'ERR_DRAINING',
   'ERR_EMPTY_PROMPT',
   'ERR_FILE',
@@ -37,6 +40,7 @@ export const ERROR_CODES = [
   'ERR_TREE',
   'ERR_UNAUTHORIZED',
   'ERR_UNSUPPORTED',
+  'ERR_WRITE',
 ] as const
 
 /** Codes of kernels/common/status.def; a test holds the two lists together. */

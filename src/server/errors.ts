@@ -34,11 +34,14 @@ const ANSWERS: Readonly<Record<ErrorCode, Answer>> = {
   ERR_BUSY: { status: 409, retryAfterMs: SOON_MS },
   ERR_CANCELLED: { status: 499, instead: 'The request was cancelled.' },
   ERR_CHAT_TEMPLATE: CLIENT,
+  ERR_CHECKPOINT: SERVER,
   ERR_CLOSED: { status: 503, instead: 'The model, or the session, was closed.' },
   ERR_CONNECTIONS: { status: 429, retryAfterMs: SOON_MS },
   ERR_CONSUMED: SERVER,
   ERR_CONTEXT_OVERFLOW: CLIENT,
+  ERR_DATA: SERVER,
   ERR_DEVICE: SERVER,
+  ERR_DIVERGED: SERVER,
   ERR_DRAINING: { status: 503, retryAfterMs: SOON_MS },
   ERR_DTYPE: SERVER,
   ERR_EMPTY_PROMPT: CLIENT,
@@ -74,6 +77,7 @@ const ANSWERS: Readonly<Record<ErrorCode, Answer>> = {
   ERR_TREE: CLIENT,
   ERR_UNAUTHORIZED: { status: 401 },
   ERR_UNSUPPORTED: CLIENT,
+  ERR_WRITE: SERVER,
 }
 
 /**
