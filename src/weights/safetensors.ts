@@ -1,5 +1,6 @@
 // Safetensors files: a header read and fully checked before anything in it is believed, and a writer.
 import { type FileHandle, open, stat } from 'node:fs/promises'
+import { writeDurably } from '../durable-file.js'
 import { GorgonError } from '../errors.js'
 import { isJsonObject, outlineJson, parseJsonObject } from '../json.js'
 
@@ -60,7 +61,8 @@ export interface SafetensorsFile {
 export interface TensorData {
   readonly dtype: string
   readonly shape: readonly number[]
-  readonly data: Uint8Array
+  /** All of its bytes, or what gives them piece by piece when its turn comes: files may be larger than memory. */
+  readonly data: Uint8Array | (() => AsyncIterable<Uint8Array>)
 }
 
 /**
@@ -118,9 +120,10 @@ export async function readTensorBytes(path: string, entry: TensorEntry): Promise
 }
 
 /**
- * Writes a safetensors file, tensors in the order given.
+ * Writes a safetensors file, tensors in the order given. It is there once it is whole.
  *
- * @throws {GorgonError} ERR_TENSOR when a tensor's data does not have the bytes its dtype and shape need.
+ * @throws {GorgonError} ERR_TENSOR when a tensor's data does not have the bytes its dtype and shape need; ERR_WRITE when the file cannot be
+ *   written. What was there before is then unchanged.
  */
 export async function writeSafetensors(
   path: string,
@@ -130,17 +133,12 @@ export async function writeSafetensors(
   const entries: [string, TensorData][] = tensors instanceof Map ? [...tensors] : Object.entries(tensors)
   const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : []
   let offset = 0
-  for (const [name, { dtype, shape, data }] of entries) {
-    const expected = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype] ?? Number.NaN)
-    if (data.byteLength !== expected) {
-      throw new GorgonError(
-        'ERR_TENSOR',
-        `${path}: tensor "${name}", ${dtype} [${shape.join(', ')}], needs ${expected} bytes; ${data.byteLength} were given.`,
-        { file: path, tensor: name, expected, found: data.byteLength },
-      )
-    }
-    header.push([name, { dtype, shape, data_offsets: [offset, offset + data.byteLength] }])
-    offset += data.byteLength
+  for (const [name, tensor] of entries) {
+    const bytes = bytesOf(tensor)
+    if (Number.isNaN(bytes)) throw unfit(path, name, tensor, 'has a dtype whose size is not known', {})
+    if (tensor.data instanceof Uint8Array) checkCount(path, name, tensor, tensor.data.byteLength)
+    header.push([name, { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [offset, offset + bytes] }])
+    offset += bytes
   }
   // fromEntries and not a literal: a tensor may be called "__proto__".
   const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)))
@@ -148,13 +146,38 @@ export async function writeSafetensors(
   const head = new Uint8Array(PREFIX_BYTES + headerBytes).fill(0x20)
   new DataView(head.buffer).setBigUint64(0, BigInt(headerBytes), true)
   head.set(json, PREFIX_BYTES)
-  const handle = await open(path, 'w')
-  try {
+  await writeDurably(path, async (handle) => {
     await handle.writeFile(head)
-    for (const [, { data }] of entries) if (data.byteLength > 0) await handle.writeFile(data)
-  } finally {
-    await handle.close()
-  }
+    for (const [name, tensor] of entries) {
+      let written = 0
+      for await (const piece of piecesOf(tensor)) {
+        await handle.writeFile(piece)
+        written += piece.byteLength
+      }
+      checkCount(path, name, tensor, written)
+    }
+  })
+}
+
+const bytesOf = ({ dtype, shape }: TensorData): number =>
+  shape.reduce((product, size) => product * size, Object.hasOwn(DTYPE_BYTES, dtype) ? DTYPE_BYTES[dtype]! : Number.NaN)
+
+const piecesOf = ({ data }: TensorData): Iterable<Uint8Array> | AsyncIterable<Uint8Array> =>
+  data instanceof Uint8Array ? [data] : data()
+
+function checkCount(path: string, name: string, tensor: TensorData, found: number): void {
+  const expected = bytesOf(tensor)
+  if (found === expected) return
+  throw unfit(path, name, tensor, `needs ${expected} bytes; ${found} were given`, { expected, found })
+}
+
+function unfit(path: string, name: string, tensor: TensorData, what: string, details: Record<string, unknown>) {
+  const { dtype, shape } = tensor
+  return new GorgonError('ERR_TENSOR', `${path}: tensor "${name}", ${dtype} [${shape.join(', ')}], ${what}.`, {
+    file: path,
+    tensor: name,
+    ...details,
+  })
 }
 
 function broken(path: string, what: string, details: Record<string, unknown> = {}): GorgonError {

@@ -295,7 +295,10 @@ function legacyScaling(scaling: Readonly<Record<string, unknown>>): Record<strin
   return (scaling['rope_type'] ?? 'default') === 'default' ? null : { ...scaling }
 }
 
-async function writeShards(dir: string, stored: ReadonlyMap<string, TensorData>, shards: number): Promise<void> {
+/** With all its bytes at hand. */
+type HeldTensor = TensorData & { readonly data: Uint8Array }
+
+async function writeShards(dir: string, stored: ReadonlyMap<string, HeldTensor>, shards: number): Promise<void> {
   if (shards === 1) return writeSafetensors(join(dir, 'model.safetensors'), stored, { format: 'pt' })
   const count = (n: number) => String(n).padStart(5, '0')
   const names = [...stored.keys()]
@@ -313,18 +316,18 @@ async function writeShards(dir: string, stored: ReadonlyMap<string, TensorData>,
   await writeFile(join(dir, 'model.safetensors.index.json'), JSON.stringify(index))
 }
 
-function encodeAll(tensors: TinyTensors, dtype: TinyDtype): Map<string, TensorData> {
+function encodeAll(tensors: TinyTensors, dtype: TinyDtype): Map<string, HeldTensor> {
   return new Map([...tensors].map(([name, { shape, values }]) => [name, encode(values, shape, dtype)]))
 }
 
-function encode(values: Float32Array, shape: readonly number[], dtype: TinyDtype): TensorData {
+function encode(values: Float32Array, shape: readonly number[], dtype: TinyDtype): HeldTensor {
   if (dtype === 'f32')
     return { dtype: 'F32', shape, data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) }
   const half = Uint16Array.from(values, dtype === 'bf16' ? toBf16 : toF16)
   return { dtype: dtype === 'bf16' ? 'BF16' : 'F16', shape, data: new Uint8Array(half.buffer) }
 }
 
-function encodeTokenMap(map: readonly number[], dtype: 'I32' | 'I64'): TensorData {
+function encodeTokenMap(map: readonly number[], dtype: 'I32' | 'I64'): HeldTensor {
   const data = dtype === 'I32' ? Int32Array.from(map) : BigInt64Array.from(map, BigInt)
   return { dtype, shape: [map.length], data: new Uint8Array(data.buffer) }
 }

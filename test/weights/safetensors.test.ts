@@ -1,6 +1,6 @@
 // Safetensors headers: what is written is read back, and whatever does not hold is refused.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
@@ -138,8 +138,53 @@ describe('a file that cannot be read', () => {
   })
 })
 
-test('a tensor whose data does not fit its shape is not written', async () => {
-  const write = () =>
-    writeSafetensors(file('bad.safetensors'), { a: { dtype: 'F32', shape: [2], data: new Uint8Array(4) } })
-  await failure(write, 'ERR_TENSOR', /needs 8 bytes; 4 were given/)
+describe('writing', () => {
+  test('takes tensors piece by piece, one after the other', async () => {
+    const order: string[] = []
+    const streamed = (name: string, pieces: readonly number[][]): TensorData => ({
+      dtype: 'U8',
+      shape: [pieces.flat().length],
+      data: async function* () {
+        for (const piece of pieces) {
+          order.push(name)
+          yield Uint8Array.from(piece)
+        }
+      },
+    })
+    const path = file('streamed.safetensors')
+    const tensors = new Map([
+      ['a', streamed('a', [[1, 2], [], [3]])],
+      ['b', { dtype: 'I16', shape: [1], data: Uint8Array.of(4, 5) }],
+      ['c', streamed('c', [[6], [7]])],
+    ])
+    await writeSafetensors(path, tensors)
+    const read = await openSafetensors(path)
+    const bytes = await Promise.all(['a', 'b', 'c'].map((name) => readTensorBytes(path, read.tensors.get(name)!)))
+    expect(bytes.map((one) => [...one])).toEqual([
+      [1, 2, 3],
+      [4, 5],
+      [6, 7],
+    ])
+    expect(order.join('')).toBe('aaacc')
+  })
+
+  test.each([
+    ['whose bytes do not fit its shape', { dtype: 'F32', shape: [2], data: new Uint8Array(4) }, /8 bytes; 4 were/],
+    ['whose pieces are too few', { dtype: 'F32', shape: [2], data: pieces(4) }, /8 bytes; 4 were/],
+    ['whose pieces are too many', { dtype: 'F32', shape: [2], data: pieces(4, 4, 4) }, /8 bytes; 12 were/],
+    ['of an unknown dtype', { dtype: 'toString', shape: [], data: new Uint8Array(4) }, /dtype whose size is not known/],
+  ])('refuses a tensor %s, and leaves what was there', async (_, tensor, says) => {
+    const path = file('kept.safetensors')
+    await writeSafetensors(path, { kept: { dtype: 'U8', shape: [1], data: Uint8Array.of(7) } })
+    await failure(() => writeSafetensors(path, { kept: tensor }), 'ERR_TENSOR', says)
+    expect([...(await readTensorBytes(path, (await openSafetensors(path)).tensors.get('kept')!))]).toEqual([7])
+    expect(readdirSync(folder).filter((name) => name.endsWith('.part'))).toEqual([])
+  })
 })
+
+/** Pieces of as many zeros. */
+function pieces(...sizes: readonly number[]): () => AsyncIterable<Uint8Array> {
+  return async function* () {
+    for (const size of sizes) yield new Uint8Array(size)
+  }
+}
