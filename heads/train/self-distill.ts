@@ -1,0 +1,167 @@
+// Text that a model makes by itself: what its Medusa heads have to guess in use, and so the best they can learn from.
+import { createHash } from 'node:crypto'
+import type { Engine } from '../../src/engine.js'
+import { GorgonError } from '../../src/errors.js'
+
+/** How texts are drawn unless somebody says otherwise. */
+export const SELF_DISTILL_DEFAULTS = {
+  temperature: 0.7,
+  /** Among how many of the likeliest tokens. */
+  topK: 60,
+  /** Most tokens of a prompt that are shown; a text begins with half of its prompt at most. */
+  promptTokens: 256,
+  /** Fewest, of prompts long enough: with less a model seldom knows what to go on with. */
+  leastPromptTokens: 16,
+  /** Most tokens that are made after one prompt. */
+  textTokens: 512,
+} as const
+
+/** A text and where what the model made begins: what stands before is context. */
+export interface SelfDistilledText {
+  readonly tokens: Int32Array
+  readonly from: number
+}
+
+export interface SelfDistillProgress {
+  /** Made so far, and wanted. */
+  readonly tokens: number
+  readonly total: number
+}
+
+export interface SelfDistillOptions {
+  /** It does as many texts at once as `limits.maxSequences` allows: 32 and more keep a processor busy. */
+  readonly engine: Engine
+  /**
+   * Texts whose beginnings are continued, in an order drawn from the seed. Where there are too few they come again, cut elsewhere. Empty: every
+   * text begins with what the tokenizer puts before each.
+   */
+  readonly prompts: readonly Int32Array[]
+  /** How many to make, at least; prompts do not count. */
+  readonly tokens: number
+  readonly seed: number
+  readonly temperature?: number
+  readonly topK?: number
+  readonly promptTokens?: number
+  readonly textTokens?: number
+  readonly signal?: AbortSignal
+  readonly onProgress?: (progress: SelfDistillProgress) => void
+}
+
+/**
+ * Continues prompts until there are enough tokens. The same options give the same texts, however many are made at once.
+ *
+ * @throws {GorgonError} ERR_DATA when there is nothing to begin a text with, and what `engine.generate` rejects with; the signal's reason.
+ */
+export async function selfDistill(options: SelfDistillOptions): Promise<SelfDistilledText[]> {
+  const { engine, tokens: total } = options
+  const prompts = new Prompts(await beginningsOf(options), options)
+  const stop = new AbortController()
+  const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
+  const most = Math.min(options.textTokens ?? SELF_DISTILL_DEFAULTS.textTokens, total)
+  const texts: SelfDistilledText[] = []
+  const running = new Set<Promise<void>>()
+  let started = 0
+  let made = 0
+  /** Of texts that are done. */
+  let kept = 0
+  let finished = 0
+
+  const continueOne = async (index: number): Promise<void> => {
+    const { prompt, seed } = prompts.at(index)
+    const generation = engine.generate(prompt, {
+      maxTokens: Math.min(most, engine.info.context - prompt.length),
+      temperature: options.temperature ?? SELF_DISTILL_DEFAULTS.temperature,
+      topK: options.topK ?? SELF_DISTILL_DEFAULTS.topK,
+      seed,
+      speculation: { mode: 'off' },
+      kv: { policy: 'full' },
+      signal,
+    })
+    for await (const chunk of generation) {
+      made += chunk.tokens.length
+      options.onProgress?.({ tokens: Math.min(made, total), total })
+    }
+    const { tokens } = await generation
+    texts[index] = { tokens: Int32Array.from([...prompt, ...tokens]), from: prompt.length }
+    kept += tokens.length
+    finished++
+  }
+
+  /** No more are begun than will be wanted, if those that run become as long as others did. */
+  const isShort = (): boolean => kept + running.size * (finished > 0 ? kept / finished : most) < total
+  try {
+    while (isShort() || running.size > 0) {
+      while (isShort() && running.size < engine.info.limits.maxSequences) {
+        const one: Promise<void> = continueOne(started++).finally(() => running.delete(one))
+        running.add(one)
+      }
+      await Promise.race(running)
+    }
+  } catch (error) {
+    stop.abort()
+    await Promise.allSettled(running)
+    throw error
+  }
+  return shortestEnough(texts, total)
+}
+
+/** Which texts were begun depends on which came first; these do not. */
+function shortestEnough(texts: readonly SelfDistilledText[], total: number): SelfDistilledText[] {
+  let made = 0
+  const end = texts.findIndex(({ tokens, from }) => {
+    made += tokens.length - from
+    return made >= total
+  })
+  return texts.slice(0, end + 1)
+}
+
+async function beginningsOf({ engine, prompts }: SelfDistillOptions): Promise<readonly Int32Array[]> {
+  const beginnings = prompts.length > 0 ? prompts : [await engine.tokenize('')]
+  if (beginnings.every(({ length }) => length > 0)) return beginnings
+  throw new GorgonError(
+    'ERR_DATA',
+    prompts.length > 0
+      ? 'A prompt to continue is empty. Leave it out.'
+      : 'The model has no token that every text begins with, so there is nothing to continue. Give texts with --data.',
+  )
+}
+
+/** Which prompt a text begins with, how much of it, and the seed of what follows: by the text's number alone. */
+class Prompts {
+  readonly #all: readonly Int32Array[]
+  readonly #seed: number
+  readonly #most: number
+  #round = -1
+  #order: readonly number[] = []
+
+  constructor(all: readonly Int32Array[], { engine, seed, promptTokens }: SelfDistillOptions) {
+    this.#all = all
+    this.#seed = seed
+    // Half of the context is left for what is made.
+    this.#most = Math.min(promptTokens ?? SELF_DISTILL_DEFAULTS.promptTokens, Math.floor(engine.info.context / 2))
+  }
+
+  /** Texts are asked for in order. */
+  at(index: number): { readonly prompt: Int32Array; readonly seed: bigint } {
+    const round = Math.floor(index / this.#all.length)
+    if (round !== this.#round) {
+      this.#round = round
+      this.#order = shuffled(this.#all.length, `${this.#seed}/order/${round}`)
+    }
+    const whole = this.#all[this.#order[index % this.#all.length]!]!
+    const bits = drawn(`${this.#seed}/text/${index}`)
+    const most = Math.max(1, Math.min(this.#most, Math.floor(whole.length / 2)))
+    const least = Math.min(SELF_DISTILL_DEFAULTS.leastPromptTokens, most)
+    const length = least + Math.floor((bits.readUInt32LE(8) / 2 ** 32) * (most - least + 1))
+    return { prompt: whole.slice(0, length), seed: bits.readBigUInt64LE() }
+  }
+}
+
+/** 32 random bytes, always the same for the same words. */
+const drawn = (words: string): Buffer => createHash('sha256').update(words).digest()
+
+/** Numbers below `count` in an order of their own. */
+function shuffled(count: number, words: string): number[] {
+  const places = Array.from({ length: count }, (_, i) => drawn(`${words}/${i}`).readUIntLE(0, 6))
+  return Array.from(places.keys()).sort((a, b) => places[a]! - places[b]! || a - b)
+}
