@@ -186,6 +186,18 @@ export function heatMap(chart: HeatMap): string {
   ])
 }
 
+/** Charts one below the other, as one document. */
+export function stackedCharts(charts: readonly string[]): string {
+  let height = 0
+  const placed = charts.map((chart) => {
+    const at = n(height)
+    height += Number(/ height="([\d.]+)"/.exec(chart)![1])
+    return chart.replace('<svg ', `<svg y="${at}" `)
+  })
+  const size = `width="${WIDTH}" height="${n(height)}" viewBox="0 0 ${WIDTH} ${n(height)}"`
+  return `<svg xmlns="http://www.w3.org/2000/svg" ${size}>\n${placed.join('')}</svg>\n`
+}
+
 interface Scale {
   readonly ticks: readonly number[]
   at(value: number): number

@@ -1,6 +1,14 @@
 // Charts say what they were given, at the right height, in bytes that stay the same.
 import { describe, expect, test } from 'vitest'
-import { type BarChart, barChart, type HeatMap, heatMap, type LineChart, lineChart } from '../src/charts.js'
+import {
+  type BarChart,
+  barChart,
+  type HeatMap,
+  heatMap,
+  type LineChart,
+  lineChart,
+  stackedCharts,
+} from '../src/charts.js'
 
 const lines: LineChart = {
   title: 'Speed <fast> & "slow"',
@@ -52,7 +60,8 @@ const heat: HeatMap = {
   to: 1,
 }
 
-const all = { lines: () => lineChart(lines), bars: () => barChart(bars), heat: () => heatMap(heat) }
+const stacked = () => stackedCharts([lineChart(lines), barChart(bars), heatMap(heat)])
+const all = { lines: () => lineChart(lines), bars: () => barChart(bars), heat: () => heatMap(heat), stacked }
 
 describe.each(Object.entries(all))('%s', (_, draw) => {
   test('are well-formed: every tag that opens closes, and no text breaks out', () => {
@@ -141,4 +150,14 @@ test('what has no room is broken or left out, not drawn over', () => {
       ],
     }),
   ).not.toContain('>1.37</text>')
+})
+
+test('charts stand one below the other in a document as high as all of them', () => {
+  const svg = stacked()
+  const heights = [...svg.matchAll(/<svg [^>]*height="([\d.]+)"/g)].map(([, height]) => Number(height))
+  const tops = [...svg.matchAll(/<svg y="([\d.]+)"/g)].map(([, y]) => Number(y))
+  const [whole, ...parts] = heights
+  expect(parts.length).toBe(3)
+  expect(tops).toEqual([0, parts[0], parts[0]! + parts[1]!])
+  expect(whole).toBe(parts.reduce((sum, height) => sum + height, 0))
 })
