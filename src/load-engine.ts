@@ -4,6 +4,7 @@ import { availableParallelism, cpus } from 'node:os'
 import { join } from 'node:path'
 import { type BackendChoice, chooseBackend } from './backend.js'
 import { costFolder, costKey, readCosts, writeCosts } from './cost-cache.js'
+import { UNMEASURED_HEADS } from './decode/tree-family.js'
 import { Engine } from './engine.js'
 import { GorgonError, isGorgonError } from './errors.js'
 import { type MeasuredCosts, measureStepCosts } from './measure-costs.js'
@@ -46,6 +47,11 @@ export async function loadEngine(options: LoadOptionsInput | string): Promise<En
 
 /** As `loadEngine`, on a native side of the caller's. */
 export async function loadEngineWith(options: LoadOptions, addon: Native): Promise<Engine> {
+  return new Engine(await loadParts(options, addon))
+}
+
+/** What an engine is made of, for those who also look beneath it. Its model is closed with the engine, or else by the caller. */
+export async function loadParts(options: LoadOptions, addon: Native): Promise<EngineParts> {
   const { signal, onProgress, limits } = options
   signal?.throwIfAborted()
   const choice = chooseBackend(options, process.env, addon.backends())
@@ -76,7 +82,7 @@ export async function loadEngineWith(options: LoadOptions, addon: Native): Promi
     signal?.throwIfAborted()
     const parts = needsCosts(unmeasured, options) ? await withCosts(unmeasured, spec, options) : unmeasured
     onProgress?.({ phase: 'ready', done: 1, total: 1 })
-    return new Engine(parts)
+    return parts
   } catch (error) {
     if (opened.status === 'fulfilled') await addon.close(opened.value)
     if (tokenizing.status === 'fulfilled') await tokenizing.value?.close()
@@ -242,7 +248,7 @@ function partsOf(
     layers,
     eosIds: folder.generation.eosIds,
     medusaHeads: heads?.medusaHeads ?? 0,
-    accuracy: heads?.accuracy ?? null,
+    measured: heads ?? UNMEASURED_HEADS,
     speculation,
     kv,
     info: {

@@ -1,11 +1,10 @@
 // One request's options, resolved against an engine: what generate() follows.
 import type { AcceptRule } from './decode/accept.js'
-import { NOMINAL_ACCURACY, type RankAccuracy } from './decode/accuracy.js'
 import { NODE_LIMIT } from './decode/choices.js'
 import type { GateOptions } from './decode/gate.js'
 import { randomSeed, samplingSpecOf } from './decode/sampling.js'
 import { parseTree, type TreeOption } from './decode/tree.js'
-import { autoFamily, PLAIN_FAMILY, singleFamily, type TreeFamily } from './decode/tree-family.js'
+import { autoFamily, type MeasuredHeads, PLAIN_FAMILY, singleFamily, type TreeFamily } from './decode/tree-family.js'
 import { GorgonError } from './errors.js'
 import type { SamplingSpec } from './native.js'
 import {
@@ -44,8 +43,8 @@ export interface PlanContext {
   readonly speculation: SpeculationOptions
   readonly kv: KvOptions
   readonly medusaHeads: number
-  /** How often the heads' drafts are right; null where nobody measured it. */
-  readonly accuracy: RankAccuracy | null
+  /** How often the heads' drafts are right. */
+  readonly measured: MeasuredHeads
   readonly eosIds: readonly number[]
   readonly vocab: number
   readonly tokenizer: Tokenizer | null
@@ -64,18 +63,18 @@ export interface TurnDefaults {
  */
 const GREEDY: AcceptRule = { rule: 'exact' }
 
-/** By the heads' accuracies, then by name: all that can be asked for without writing out paths, so there are not many. */
-const families = new WeakMap<RankAccuracy, Map<string, TreeFamily>>()
+/** By what is known of the heads, then by name: all that can be asked for without writing out paths, so there are not many. */
+const families = new WeakMap<MeasuredHeads, Map<string, TreeFamily>>()
 
 /** Trees are remembered with their family, as is what was learnt about them, so every request for a shape gets the same object. */
-function familyOf(option: TreeOption, { accuracy, medusaHeads }: PlanContext): TreeFamily {
-  if (typeof option === 'object') return singleFamily(parseTree(option, medusaHeads), accuracy)
-  const known = families.get(accuracy ?? NOMINAL_ACCURACY) ?? new Map<string, TreeFamily>()
-  families.set(accuracy ?? NOMINAL_ACCURACY, known)
+function familyOf(option: TreeOption, { measured, medusaHeads }: PlanContext): TreeFamily {
+  if (typeof option === 'object') return singleFamily(parseTree(option, medusaHeads), measured)
+  const known = families.get(measured) ?? new Map<string, TreeFamily>()
+  families.set(measured, known)
   const asked = known.get(`${option} of ${medusaHeads}`)
   if (asked) return asked
   const family =
-    option === 'auto' ? autoFamily(accuracy, medusaHeads) : singleFamily(parseTree(option, medusaHeads), accuracy)
+    option === 'auto' ? autoFamily(measured, medusaHeads) : singleFamily(parseTree(option, medusaHeads), measured)
   // By the name of the family: a tree can be spelt in any number of ways.
   const name = `${family.name} of ${medusaHeads}`
   const same = known.get(name) ?? family

@@ -18,7 +18,15 @@ function context(onRead: () => void = () => undefined): PlanContext {
     },
   })
   const { speculation, kv } = parseLoadOptions({ model: 'm' })
-  return { speculation, kv, medusaHeads: 2, accuracy, eosIds: [], vocab: 97, tokenizer: null }
+  return {
+    speculation,
+    kv,
+    medusaHeads: 2,
+    measured: { accuracy, grown: null },
+    eosIds: [],
+    vocab: 97,
+    tokenizer: null,
+  }
 }
 
 test('a family of trees is grown once', () => {

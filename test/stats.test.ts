@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { CHOICES } from '../src/decode/choices.js'
 import { buildTree, limitDepth, PLAIN_TREE } from '../src/decode/tree.js'
-import { autoFamily } from '../src/decode/tree-family.js'
+import { autoFamily, UNMEASURED_HEADS } from '../src/decode/tree-family.js'
 import { percentilesOf, Stats } from '../src/stats.js'
 
 /** A clock moved by hand, which starts away from zero. */
@@ -229,7 +229,7 @@ describe('speculation', () => {
   })
 
   test('of a family is named after it, with the size most steps with a tree had', () => {
-    const family = autoFamily(null, 4)
+    const family = autoFamily(UNMEASURED_HEADS, 4)
     const stats = new Stats(family, handClock().now)
     for (const nodes of [1, 1, 1, 4, 16, 4]) stats.step(family.tree(nodes), Int32Array.of(0))
     expect(stats.summary().speculation).toMatchObject({

@@ -1,8 +1,32 @@
 // How often each draft of each Medusa head is the token to come: the table that trees are grown from.
-import { RANK_COUNT } from './choices.js'
+import { type Path, RANK_COUNT } from './choices.js'
 
 /** [medusaHead][rank]: the share of positions at which that draft is the token it stands for. Rows fall from rank to rank. */
 export type RankAccuracy = readonly (readonly number[])[]
+
+/**
+ * A node of a tree that was grown from measurements: its path, and how often it is right where its parent is. Right drafts come in runs, so a
+ * share below a right parent is larger than the one in the table above, which is over all positions.
+ */
+export interface GrownPath {
+  readonly ranks: Path
+  readonly share: number
+}
+
+/** How often a node is right where its parent is, by its path. */
+export type ShareOf = (path: Path) => number
+
+/** As if heads were right independently of each other. */
+export const independentShares =
+  (accuracy: RankAccuracy): ShareOf =>
+  (path) =>
+    accuracy[path.length - 1]?.[path.at(-1)!] ?? 0
+
+/** As measured path by path, and otherwise as given. */
+export function grownShares(grown: readonly GrownPath[], otherwise: ShareOf): ShareOf {
+  const shares = new Map(grown.map(({ ranks, share }) => [ranks.join(), share]))
+  return (path) => shares.get(path.join()) ?? otherwise(path)
+}
 
 /**
  * Where nothing was measured: about what published heads reach on chat. It only says where to begin; acceptance is learnt as text is made.

@@ -1,6 +1,14 @@
 // gorgon/decode: trees, drafting and acceptance, pure functions over small arrays, for whoever measures or grows trees.
 export { type Accepted, type AcceptRule, accept } from './accept.js'
-export { NOMINAL_ACCURACY, type RankAccuracy, smoothAccuracy } from './accuracy.js'
+export {
+  type GrownPath,
+  grownShares,
+  independentShares,
+  NOMINAL_ACCURACY,
+  type RankAccuracy,
+  type ShareOf,
+  smoothAccuracy,
+} from './accuracy.js'
 export {
   CHOICES,
   type Choices,
@@ -14,4 +22,11 @@ export {
 export { draft } from './draft.js'
 export { type StepCosts, type StepShape, stepMs } from './step-costs.js'
 export { buildTree, limitDepth, PLAIN_TREE, parseTree, type Tree, type TreeOption } from './tree.js'
-export { autoFamily, growPaths, singleFamily, TreeFamily } from './tree-family.js'
+export {
+  autoFamily,
+  growPaths,
+  type MeasuredHeads,
+  singleFamily,
+  TreeFamily,
+  UNMEASURED_HEADS,
+} from './tree-family.js'

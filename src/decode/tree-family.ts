@@ -1,5 +1,13 @@
 // The trees a generation may choose among from step to step: nested prefixes of one list of paths.
-import { NOMINAL_ACCURACY, type RankAccuracy, smoothAccuracy } from './accuracy.js'
+import {
+  type GrownPath,
+  grownShares,
+  independentShares,
+  NOMINAL_ACCURACY,
+  type RankAccuracy,
+  type ShareOf,
+  smoothAccuracy,
+} from './accuracy.js'
 import { CHOICES, type Choices, firstPaths, NODE_LIMIT, type Path, RANK_COUNT } from './choices.js'
 import { buildTree, PLAIN_TREE, type Tree } from './tree.js'
 
@@ -15,7 +23,7 @@ export class TreeFamily {
   readonly name: string
   /** Node counts on offer, root included, ascending. */
   readonly sizes: readonly number[]
-  /** f64 [N]: how likely a node is right where its parent is, by the accuracies given; 1 for the root. */
+  /** f64 [N]: how likely a node is right where its parent is; 1 for the root. */
   readonly shares: Float64Array
   /** Of the largest tree. */
   readonly depth: number
@@ -35,7 +43,7 @@ export class TreeFamily {
   readonly #trees = new Map<number, Tree>()
 
   /** @param whole the largest tree itself, where it has a name of its own. */
-  constructor(name: string, paths: Choices, sizes: readonly number[], accuracy: RankAccuracy, whole?: Tree) {
+  constructor(name: string, paths: Choices, sizes: readonly number[], shareOf: ShareOf, whole?: Tree) {
     const count = paths.length + 1
     this.name = name
     this.sizes = sizes
@@ -57,7 +65,7 @@ export class TreeFamily {
       this.parents[node] = parent
       this.depths[node] = path.length
       this.ranks[node] = rank
-      this.shares[node] = accuracy[path.length - 1]?.[rank] ?? 0
+      this.shares[node] = shareOf(path)
     }
     this.children = children
     this.depth = Math.max(...this.depths)
@@ -116,26 +124,44 @@ export function growPaths(accuracy: RankAccuracy, medusaHeads: number): Choices 
 }
 
 /** Plain decoding alone. */
-export const PLAIN_FAMILY = new TreeFamily('plain', [], [1], [])
+export const PLAIN_FAMILY = new TreeFamily('plain', [], [1], () => 0)
+
+/** What is known of heads' drafts. */
+export interface MeasuredHeads {
+  readonly accuracy: RankAccuracy | null
+  /** The largest tree there is use for, in the order it was grown: its first paths are the best smaller ones. Null: to be grown. */
+  readonly grown: readonly GrownPath[] | null
+}
+
+/** Of heads nobody measured. */
+export const UNMEASURED_HEADS: MeasuredHeads = { accuracy: null, grown: null }
 
 /**
- * The trees behind `auto`: grown from the heads' measured accuracies; where there are none, the first paths of `mc_sim_7b_63`, with what is
- * nominally expected of them.
+ * The trees behind `auto`: as they were grown where the heads were calibrated; else grown from the heads' accuracies; where there are none, the
+ * first paths of `mc_sim_7b_63`, with what is nominally expected of them.
  *
  * @param medusaHeads how deep a tree may be.
  */
-export function autoFamily(measured: RankAccuracy | null, medusaHeads: number): TreeFamily {
+export function autoFamily(measured: MeasuredHeads, medusaHeads: number): TreeFamily {
   if (medusaHeads === 0) return PLAIN_FAMILY
-  const accuracy = measured && smoothAccuracy(measured)
-  const paths = accuracy
-    ? growPaths(accuracy, medusaHeads)
-    : CHOICES.mc_sim_7b_63.filter((path) => path.length <= medusaHeads)
+  const paths = autoPaths(measured, medusaHeads)
   const sizes = AUTO_SIZES.filter((size) => size < paths.length + 1)
-  return new TreeFamily('auto', paths, [...sizes, paths.length + 1], accuracy ?? NOMINAL_ACCURACY)
+  return new TreeFamily('auto', paths, [...sizes, paths.length + 1], sharesBy(measured))
+}
+
+function autoPaths({ accuracy, grown }: MeasuredHeads, medusaHeads: number): Choices {
+  const fitting = (paths: Choices): Choices => paths.filter((path) => path.length <= medusaHeads)
+  if (grown) return fitting(grown.map(({ ranks }) => ranks))
+  return accuracy ? growPaths(smoothAccuracy(accuracy), medusaHeads) : fitting(CHOICES.mc_sim_7b_63)
+}
+
+function sharesBy({ accuracy, grown }: MeasuredHeads): ShareOf {
+  const independent = independentShares(accuracy ? smoothAccuracy(accuracy) : NOMINAL_ACCURACY)
+  return grown ? grownShares(grown, independent) : independent
 }
 
 /** One tree, or none of it. */
-export function singleFamily(tree: Tree, measured: RankAccuracy | null): TreeFamily {
+export function singleFamily(tree: Tree, measured: MeasuredHeads): TreeFamily {
   if (tree.nodeCount === 1) return PLAIN_FAMILY
-  return new TreeFamily(tree.name, tree.choices, [tree.nodeCount], measured ?? NOMINAL_ACCURACY, tree)
+  return new TreeFamily(tree.name, tree.choices, [tree.nodeCount], sharesBy(measured), tree)
 }

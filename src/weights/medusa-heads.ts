@@ -58,6 +58,8 @@ export interface HeadsFolder {
   readonly tokenMap: Int32Array | null
   /** [medusaHead][rank]: how often that draft is right, by the accuracy.json beside them; null without one. */
   readonly accuracy: readonly (readonly number[])[] | null
+  /** The tree that was grown for them, by the same file; null where none was. */
+  readonly grown: NonNullable<HeadsAccuracy['paths']> | null
   /** What their configuration calls the model they were trained on. */
   readonly baseModel: string | null
   readonly warnings: readonly string[]
@@ -129,8 +131,8 @@ async function withAccuracy(heads: HeadsFolder, dir: string): Promise<HeadsFolde
   try {
     const json = await readJsonObject(where, 'ERR_MODEL_CONFIG')
     if (json === null) return heads
-    const { rank_accuracy: measured } = check(HeadsAccuracy, json, where)
-    return { ...heads, accuracy: measured.slice(0, heads.medusaHeads) }
+    const { rank_accuracy: accuracy, paths: grown = null } = check(HeadsAccuracy, json, where)
+    return { ...heads, accuracy: accuracy.slice(0, heads.medusaHeads), grown }
   } catch (error) {
     if (!(error instanceof GorgonError)) throw error
     return { ...heads, warnings: [...heads.warnings, `${error.message} Trees are chosen without it.`] }
@@ -261,6 +263,7 @@ async function bindHeads(
     tensors,
     tokenMap,
     accuracy: null,
+    grown: null,
     baseModel: config.base_model_name_or_path ?? null,
     warnings,
   }

@@ -1,6 +1,7 @@
 // What outcomes teach about the nodes of a family: of each where its parent was right, and of nothing that was not drafted.
 import { describe, expect, test } from 'vitest'
 import { Acceptance } from '../../src/decode/acceptance.js'
+import { independentShares } from '../../src/decode/accuracy.js'
 import { TreeFamily } from '../../src/decode/tree-family.js'
 
 //      0
@@ -10,7 +11,7 @@ const ACCURACY = [
   [0.5, 0.25],
   [0.5, 0.1],
 ]
-const FAMILY = new TreeFamily('small', [[0], [0, 0], [1]], [4], ACCURACY)
+const FAMILY = new TreeFamily('small', [[0], [0, 0], [1]], [4], independentShares(ACCURACY))
 const begin = (weight = 4, keep = 1) => new Acceptance(FAMILY, FAMILY.shares, weight, keep)
 const sizes = [1, 2, 3, 4]
 const tokens = (acceptance: Acceptance): number[] => sizes.map((nodes) => acceptance.tokens(nodes))

@@ -17,7 +17,8 @@ const ACCURACY: RankAccuracy = [
 ]
 const USELESS: RankAccuracy = ACCURACY.map((row) => row.map(() => 0))
 const PERFECT: RankAccuracy = ACCURACY.map(() => [1])
-const AUTO = autoFamily(ACCURACY, 4)
+const MEASURED = { accuracy: ACCURACY, grown: null }
+const AUTO = autoFamily(MEASURED, 4)
 
 const table = (ms: (rows: number) => number, draft = 0.08): StepCosts => {
   const rows = [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -167,7 +168,7 @@ describe('good heads', () => {
   test('make as good a use of a machine as the best tree of one size', () => {
     for (const costs of [MEMORY_BOUND, VECTOR]) {
       const fixed = AUTO.sizes.map((size) => {
-        const family = singleFamily(AUTO.tree(size), ACCURACY)
+        const family = singleFamily(AUTO.tree(size), MEASURED)
         return run({ family, costs, gate: null, tokens: 6000 }).ms
       })
       expect(run({ costs, tokens: 6000 }).ms).toBeLessThan(1.05 * Math.min(...fixed))
@@ -297,7 +298,7 @@ describe('options', () => {
   })
 
   test('a named tree is used whole or not at all', () => {
-    const family = singleFamily(parseTree(16, 4), ACCURACY)
+    const family = singleFamily(parseTree(16, 4), MEASURED)
     expect(new Set(run({ family, costs: MEMORY_BOUND }).sizes)).toEqual(new Set([16, 1]))
     expect(new Set(run({ family, costs: SERIAL }).sizes)).toEqual(new Set([1]))
   })

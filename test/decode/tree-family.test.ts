@@ -1,10 +1,17 @@
 // Trees grown from accuracies: the best of each size, nested, and never deeper or wider than the heads.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { NOMINAL_ACCURACY, smoothAccuracy } from '../../src/decode/accuracy.js'
+import { type GrownPath, independentShares, NOMINAL_ACCURACY, smoothAccuracy } from '../../src/decode/accuracy.js'
 import { CHOICES, type Choices, type Path } from '../../src/decode/choices.js'
 import { buildTree, PLAIN_TREE, parseTree } from '../../src/decode/tree.js'
-import { autoFamily, growPaths, PLAIN_FAMILY, singleFamily, TreeFamily } from '../../src/decode/tree-family.js'
+import {
+  autoFamily,
+  growPaths,
+  PLAIN_FAMILY,
+  singleFamily,
+  TreeFamily,
+  UNMEASURED_HEADS,
+} from '../../src/decode/tree-family.js'
 
 /** Measured rows, noisy: shares of one head that add up to at most 1, in any order. */
 const accuracies = (heads: { min: number; max: number }, ranks: { min: number; max: number }) =>
@@ -124,7 +131,7 @@ describe('growPaths', () => {
 })
 
 describe('families', () => {
-  const family = autoFamily(NOMINAL_ACCURACY, 4)
+  const family = autoFamily({ accuracy: NOMINAL_ACCURACY, grown: null }, 4)
 
   test('offer nested trees, the same object for the same size', () => {
     expect(family.sizes).toEqual([2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64])
@@ -143,10 +150,10 @@ describe('families', () => {
       'small',
       [[0], [2], [2, 1]],
       [4],
-      [
+      independentShares([
         [0.5, 0.2, 0.1],
         [0.4, 0.3],
-      ],
+      ]),
     )
     expect([...small.shares]).toEqual([1, 0.5, 0.1, 0.3])
     expect([...small.parents]).toEqual([-1, 0, 0, 2])
@@ -160,20 +167,39 @@ describe('families', () => {
   })
 
   test('without accuracies are the first paths of mc_sim_7b_63', () => {
-    const fallback = autoFamily(null, 4)
+    const fallback = autoFamily(UNMEASURED_HEADS, 4)
     expect(fallback.tree(64).choices).toEqual(buildTree(CHOICES.mc_sim_7b_63).choices)
-    expect(autoFamily(null, 2).depth).toBe(2)
-    expect(autoFamily(null, 1).sizes.at(-1)).toBe(11)
+    expect(autoFamily(UNMEASURED_HEADS, 2).depth).toBe(2)
+    expect(autoFamily(UNMEASURED_HEADS, 1).sizes.at(-1)).toBe(11)
+  })
+
+  test('of heads that were calibrated are as they were grown, shares of right drafts below right drafts included', () => {
+    const grown: GrownPath[] = [
+      { ranks: [1], share: 0.4 },
+      { ranks: [1, 0], share: 0.9 },
+      { ranks: [0], share: 0.3 },
+      { ranks: [1, 0, 2], share: 0.2 },
+    ]
+    const measured = { accuracy: NOMINAL_ACCURACY, grown }
+    const calibrated = autoFamily(measured, 4)
+    expect(calibrated.sizes).toEqual([2, 3, 4, 5])
+    expect(calibrated.tree(3).choices).toEqual([[1], [1, 0]])
+    expect([...calibrated.shares]).toEqual([1, 0.4, 0.9, 0.3, 0.2])
+    expect(autoFamily(measured, 2).tree(4).choices).toEqual([[0], [1], [1, 0]])
+    expect(autoFamily(measured, 2).nodeCount).toBe(4)
+    // A tree that was named has nodes that were measured, and others.
+    const single = singleFamily(parseTree({ paths: [[1], [1, 0], [2]] }, 4), measured)
+    expect([...single.shares]).toEqual([1, 0.4, NOMINAL_ACCURACY[0]![2], 0.9])
   })
 
   test('without heads are plain decoding', () => {
-    expect(autoFamily(NOMINAL_ACCURACY, 0)).toBe(PLAIN_FAMILY)
-    expect(singleFamily(PLAIN_TREE, null)).toBe(PLAIN_FAMILY)
+    expect(autoFamily({ accuracy: NOMINAL_ACCURACY, grown: null }, 0)).toBe(PLAIN_FAMILY)
+    expect(singleFamily(PLAIN_TREE, UNMEASURED_HEADS)).toBe(PLAIN_FAMILY)
   })
 
   test('of a named tree hold that tree alone, by its name', () => {
     const tree = parseTree('vicuna_7b_stage1', 4)
-    const single = singleFamily(tree, null)
+    const single = singleFamily(tree, UNMEASURED_HEADS)
     expect(single).toMatchObject({ name: 'vicuna_7b_stage1', sizes: [64], nodeCount: 64 })
     expect(single.tree(64)).toBe(tree)
   })

@@ -340,6 +340,10 @@ test('the spec for C++ carries the heads', async () => {
   expect(tensorCount(spec)).toBe(21 + 6)
 })
 
+/** accuracy.json of heads that were calibrated; every share of a path is the same. */
+const withPaths = (paths: readonly (readonly number[])[], share = 0.1) =>
+  JSON.stringify({ rank_accuracy: [[0.5]], paths: paths.map((ranks) => ({ ranks, share })) })
+
 describe('accuracy.json', () => {
   const write = async (text: string | null) => {
     const { dir } = await writeTinyHeads(next(), model)
@@ -354,6 +358,18 @@ describe('accuracy.json', () => {
     const demo = await findHeads(await readModelFolder(join(packageRoot(), 'models', 'demo')))
     expect(demo!.accuracy).toHaveLength(4)
     expect(demo!.accuracy![0]).toHaveLength(10)
+  })
+
+  test('may say which tree was grown for the heads', async () => {
+    const { accuracy, grown, warnings } = await write(withPaths([[1], [1, 0], [0]], 0.25))
+    expect(accuracy).toEqual([[0.5]])
+    expect(grown).toEqual([
+      { ranks: [1], share: 0.25 },
+      { ranks: [1, 0], share: 0.25 },
+      { ranks: [0], share: 0.25 },
+    ])
+    expect(warnings).toEqual([])
+    expect((await write('{"rank_accuracy": [[0.5]]}')).grown).toBeNull()
   })
 
   test('of more heads than there are is read for those there are', async () => {
@@ -374,6 +390,15 @@ describe('accuracy.json', () => {
     ['with null for a share', '{"rank_accuracy": [[null]]}'],
     ['with 1e999', '{"rank_accuracy": [[1e999]]}'],
     ['with shares of more than all', '{"rank_accuracy": [[0.6, 0.6]]}'],
+    ['with a path that repeats', withPaths([[0], [0]])],
+    ['with a path before its parent', withPaths([[0, 0], [0]])],
+    ['with a path to nowhere', withPaths([[]])],
+    ['with a rank that no tree has', withPaths([[10]])],
+    ['with half a rank', withPaths([[0.5]])],
+    ['with siblings right more often than there are tokens', withPaths([[0], [1], [2]], 0.4)],
+    ['with more paths than a tree', withPaths(Array.from({ length: 64 }, (_, depth) => new Array(depth + 1).fill(0)))],
+    ['with a path without a share', JSON.stringify({ rank_accuracy: [[0.5]], paths: [{ ranks: [0] }] })],
+    ['with counts of nothing', JSON.stringify({ rank_accuracy: [[0.5]], counts: [-1] })],
     ['of a thousand heads', JSON.stringify({ rank_accuracy: new Array(1000).fill([0.1]) })],
     ['of endless nesting', '['.repeat(10_000)],
   ])('%s is a warning, and no more', async (_, text) => {

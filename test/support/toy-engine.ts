@@ -2,6 +2,7 @@
 import { afterEach, expect } from 'vitest'
 import type { RankAccuracy } from '../../src/decode/accuracy.js'
 import type { StepCosts } from '../../src/decode/step-costs.js'
+import { UNMEASURED_HEADS } from '../../src/decode/tree-family.js'
 import { Engine } from '../../src/engine.js'
 import { type LoadOptions, type LoadOptionsInput, parseGenerateOptions, parseLoadOptions } from '../../src/options.js'
 import type { EngineParts } from '../../src/parts.js'
@@ -115,7 +116,7 @@ export function toyEngine({ toy = {}, template = TOY_TEMPLATE, ...options }: Toy
     ...load,
   })
   const bare = toyParts(native, tokenizer, template, parsed, toy)
-  const parts = { ...bare, accuracy, info: { ...bare.info, stepCosts } }
+  const parts = { ...bare, measured: { accuracy, grown: null }, info: { ...bare.info, stepCosts } }
   resolvePlan(parseGenerateOptions(), parts)
   return { engine: new Engine(parts), native, tokenizer }
 }
@@ -142,7 +143,7 @@ function toyParts(
     context,
     layers: toy.layers ?? 2,
     medusaHeads: toy.medusaHeads ?? 4,
-    accuracy: null,
+    measured: UNMEASURED_HEADS,
     eosIds: [TOY_EOS],
     speculation,
     kv,
