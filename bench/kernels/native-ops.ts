@@ -31,7 +31,7 @@ export function timeOperation(
 export const MOST_COPIES = 1024
 
 /** A weight laid out once for all instruction sets of the CPU (`auto`), or for one of a GPU, as often as `copies` says. */
-export function packWeight(args: {
+export function packCopies(args: {
   readonly isa: string
   readonly w: Float32Array
   readonly dtype: string
@@ -39,7 +39,7 @@ export function packWeight(args: {
   readonly depth: number
   readonly copies: number
 }): unknown {
-  return (native().ops['packWeight'] as unknown as (args: OperationArgs) => unknown)(args)
+  return (native().ops['packCopies'] as unknown as (args: OperationArgs) => unknown)(args)
 }
 
 /** Instruction sets the CPU has, slowest first. */

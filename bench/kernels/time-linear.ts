@@ -6,7 +6,7 @@ import { interleave } from '../support/interleave.js'
 import { RandomWeights } from '../support/random-weights.js'
 import { type Summary, summaryOf } from '../support/statistics.js'
 import { isClose, relativeDistance } from './close.js'
-import { firstDifference, isDeviceIsa, MOST_COPIES, packWeight, runOperation, timeOperation } from './native-ops.js'
+import { firstDifference, isDeviceIsa, MOST_COPIES, packCopies, runOperation, timeOperation } from './native-ops.js'
 import { bandwidthOf, type Floor, floorOf, multiplyAddPeak } from './yardsticks.js'
 
 export type LinearDtype = 'bf16' | 'int8' | 'f16' | 'f32'
@@ -74,7 +74,7 @@ export async function timeLinear(request: LinearRequest): Promise<LinearTime[]> 
   // The CPU's instruction sets share one layout, each of a GPU has its own.
   const layoutOf = (isa: string): string => (isDeviceIsa(isa) ? isa : 'auto')
   for (const isa of new Set(request.isas.map(layoutOf))) {
-    packed.set(isa, packWeight({ isa, w, dtype, columns, depth, copies }))
+    packed.set(isa, packCopies({ isa, w, dtype, columns, depth, copies }))
   }
   const bytes = weightBytes(request)
 

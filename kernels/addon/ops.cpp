@@ -18,17 +18,23 @@
 #include "addon/handles.h"
 #include "addon/phases.h"
 #include "addon/values.h"
+#include "ops/adamw.h"
 #include "ops/attention_split.h"
 #include "ops/attention_votes.h"
 #include "ops/causal_attention.h"
+#include "ops/cross_entropy.h"
 #include "ops/embed.h"
 #include "ops/gated_linear.h"
 #include "ops/kv_append.h"
 #include "ops/kv_gather.h"
 #include "ops/linear.h"
+#include "ops/linear_gradient.h"
 #include "ops/medusa_heads.h"
 #include "ops/multiply_add.h"
+#include "ops/pack_weight.h"
 #include "ops/posterior.h"
+#include "ops/residual_silu.h"
+#include "ops/residual_silu_gradient.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 #include "ops/rope_angles.h"
@@ -36,8 +42,10 @@
 #include "ops/silu_mul.h"
 #include "ops/snapkv_select.h"
 #include "ops/stream_read.h"
+#include "ops/sum_of_squares.h"
 #include "ops/top_k.h"
 #include "ops/tree_attention.h"
+#include "ops/unpack_weight.h"
 #include "runtime/shared_prefill.h"
 #include "runtime/text_pass.h"
 
@@ -332,10 +340,24 @@ struct PackedCopies {
   std::vector<Packed> weights;
 };
 
-/** packWeight({ isa (auto), w, dtype, columns, depth, copies }): a weight that `linear` takes many times without laying it out again. */
-Napi::Value pack_weight(const Napi::CallbackInfo& info) {
+/** packedBytes({ isa, w, dtype, columns, depth }): the bytes of a weight as it is packed when a model is loaded. */
+Napi::Value packed_bytes(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const Napi::Object args = read_object(info[0], "the arguments of packWeight");
+  const Napi::Object args = read_object(info[0], "the arguments of packedBytes");
+  const int64_t depth = read_size(args, "depth"), columns = read_size(args, "columns");
+  const Backend* backend = nullptr;
+  std::shared_ptr<Context> context;
+  open_backend(env, read_string(args, "isa"), 1, &backend, &context);
+  const Packed packed = pack(env, *backend, *context, read_span<float>(args, "w", columns * depth), read_packed_dtype_of(args), columns, depth);
+  auto bytes = Napi::Uint8Array::New(env, static_cast<size_t>(packed.tiles.bytes()));
+  throw_unless_ok(env, context->memory().download(bytes.Data(), packed.tiles.data(), packed.tiles.bytes()));
+  return bytes;
+}
+
+/** packCopies({ isa (auto), w, dtype, columns, depth, copies }): a weight that `linear` takes many times without laying it out again. */
+Napi::Value pack_copies(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const Napi::Object args = read_object(info[0], "the arguments of packCopies");
   const int64_t depth = read_size(args, "depth"), columns = read_size(args, "columns"), count = read_copies(args);
   auto copies = std::make_unique<PackedCopies>();
   open_backend(env, args.Get("isa").IsUndefined() ? "auto" : read_string(args, "isa"), 1, &copies->backend, &copies->context);
@@ -364,7 +386,7 @@ Napi::Value pack_weight(const Napi::CallbackInfo& info) {
   return value;
 }
 
-/** linear: w is f32 [columns, depth], packed here as `dtype`, or what packWeight made of it. */
+/** linear: w is f32 [columns, depth], packed here as `dtype`, or what packCopies made of it. */
 Napi::Value linear(const Napi::CallbackInfo& info) {
   Call call(info);
   const int64_t rows = read_size(call.args, "rows"), depth = read_size(call.args, "depth"), columns = read_size(call.args, "columns");
@@ -377,7 +399,7 @@ Napi::Value linear(const Napi::CallbackInfo& info) {
   const Napi::Value w = call.args.Get("w");
   if (w.IsExternal()) {
     const auto external = w.As<Napi::External<PackedCopies>>();
-    if (!external.CheckTypeTag(&kPackedCopiesTag)) throw_argument(info.Env(), "w is not what packWeight returned");
+    if (!external.CheckTypeTag(&kPackedCopiesTag)) throw_argument(info.Env(), "w is not what packCopies returned");
     if (external.Data()->context->memory().is_host() != arrays.is_host()) throw_argument(info.Env(), "w was packed for another backend");
     copies = &external.Data()->weights;
     const PackedMatrix& matrix = copies->front().matrix;
@@ -925,6 +947,124 @@ Napi::Value multiply_add(const Napi::CallbackInfo& info) {
   return out;
 }
 
+// ---- training ----
+
+/** crossEntropy: targets i32 [M], losses f32 [M], ranks i32 [M]; gradient f32 [M, gradientStride] or null. */
+Napi::Value cross_entropy(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t rows = read_size(call.args, "rows"), columns = read_size(call.args, "columns");
+  const int64_t x_stride = read_stride(call.args, "xStride", columns), gradient_stride = read_stride(call.args, "gradientStride", columns);
+  const DType dtype = read_dtype_of(call.args);
+  const int32_t* targets = read_span<int32_t>(call.args, "targets", rows);
+  for (int64_t row = 0; row < rows; ++row) {
+    if (targets[row] >= columns) throw_argument(info.Env(), "a target is not in the vocabulary");
+  }
+  const int64_t x_count = span(rows, x_stride, columns);
+  float* gradient = read_optional_span<float>(call.args, "gradient", span(rows, gradient_stride, columns));
+  call.run(&Backend::cross_entropy,
+           {arrays.input(read_span<float>(call.args, "x", x_count), x_count), x_stride, rows, columns, arrays.input(targets, rows),
+            read_float(call.args, "scale"), arrays.array(read_span<float>(call.args, "losses", rows), rows),
+            arrays.array(read_span<int32_t>(call.args, "ranks", rows), rows), dtype,
+            gradient == nullptr ? nullptr : arrays.operand(gradient, gradient_stride, rows, columns, dtype, true), arrays.operand_stride(gradient_stride)});
+  return info.Env().Undefined();
+}
+
+/** linearGradient: dy f32 [M, dyStride], x f32 [M, xStride]; dw f32 [N, K] and db f32 [N] or null are added to. */
+Napi::Value linear_gradient(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t rows = read_size(call.args, "rows"), columns = read_size(call.args, "columns"), depth = read_size(call.args, "depth");
+  const int64_t dy_width = round_up(columns, kTileDepth), x_width = round_up(depth, kTileDepth);
+  const int64_t dy_stride = read_stride(call.args, "dyStride", dy_width), x_stride = read_stride(call.args, "xStride", x_width);
+  const DType dtype = read_dtype_of(call.args);
+  const void* dy = arrays.operand(read_span<float>(call.args, "dy", span(rows, dy_stride, dy_width)), dy_stride, rows, columns, dtype, false);
+  const void* x = arrays.operand(read_span<float>(call.args, "x", span(rows, x_stride, x_width)), x_stride, rows, depth, dtype, false);
+  call.run(&Backend::linear_gradient,
+           {dy, arrays.operand_stride(dy_stride), x, arrays.operand_stride(x_stride), rows, columns, depth, dtype,
+            arrays.array(read_span<float>(call.args, "dw", columns * depth), columns * depth),
+            arrays.array(read_optional_span<float>(call.args, "db", columns), columns)});
+  return info.Env().Undefined();
+}
+
+/** residualSilu: z is changed in place, `out` is an operand. */
+Napi::Value residual_silu(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t rows = read_size(call.args, "rows"), width = read_size(call.args, "width");
+  const int64_t a_stride = read_stride(call.args, "aStride", width), z_stride = read_stride(call.args, "zStride", width);
+  const int64_t out_stride = read_stride(call.args, "outStride", width);
+  const DType dtype = read_dtype_of(call.args);
+  const int64_t a_count = span(rows, a_stride, width), z_count = span(rows, z_stride, width);
+  call.run(&Backend::residual_silu,
+           {arrays.input(read_span<float>(call.args, "a", a_count), a_count), a_stride, rows, width,
+            arrays.array(read_span<float>(call.args, "z", z_count), z_count), z_stride, dtype,
+            arrays.operand(read_span<float>(call.args, "out", span(rows, out_stride, width)), out_stride, rows, width, dtype, true),
+            arrays.operand_stride(out_stride)});
+  return info.Env().Undefined();
+}
+
+/** residualSiluGradient: `da` is an operand. */
+Napi::Value residual_silu_gradient(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t rows = read_size(call.args, "rows"), width = read_size(call.args, "width");
+  const int64_t a_stride = read_stride(call.args, "aStride", width), dz_stride = read_stride(call.args, "dzStride", width);
+  const int64_t da_stride = read_stride(call.args, "daStride", width);
+  const DType dtype = read_dtype_of(call.args);
+  const int64_t a_count = span(rows, a_stride, width), dz_count = span(rows, dz_stride, width);
+  call.run(&Backend::residual_silu_gradient,
+           {arrays.input(read_span<float>(call.args, "a", a_count), a_count), a_stride, arrays.input(read_span<float>(call.args, "dz", dz_count), dz_count),
+            dz_stride, rows, width, dtype,
+            arrays.operand(read_span<float>(call.args, "da", span(rows, da_stride, width)), da_stride, rows, width, dtype, true),
+            arrays.operand_stride(da_stride)});
+  return info.Env().Undefined();
+}
+
+/** packWeight: source f32 [N, K], whose packed bytes, or its transpose's, become `tiles`. */
+Napi::Value pack_weight(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t rows = read_size(call.args, "rows"), depth = read_size(call.args, "depth");
+  const bool transposed = read_bool(call.args, "transposed");
+  const DType dtype = read_dtype_of(call.args);
+  const int64_t bytes = call.backend().layout.packed_bytes(dtype, transposed ? depth : rows, transposed ? rows : depth, false);
+  call.run(&Backend::pack_weight, {arrays.input(read_span<float>(call.args, "source", rows * depth), rows * depth), rows, depth, transposed, dtype,
+                                   arrays.array(read_span<uint8_t>(call.args, "tiles", bytes), bytes)});
+  return info.Env().Undefined();
+}
+
+/** unpackWeight: w f32 [columns, depth] is packed here as `dtype`, and again plain in `out`. */
+Napi::Value unpack_weight(const Napi::CallbackInfo& info) {
+  Call call(info);
+  const int64_t columns = read_size(call.args, "columns"), depth = read_size(call.args, "depth"), count = columns * depth;
+  const Packed w = pack(info.Env(), call.backend(), call.context(), read_span<float>(call.args, "w", count), read_packed_dtype_of(call.args), columns, depth);
+  call.run(&Backend::unpack_weight, {w.matrix, call.arrays().array(read_span<float>(call.args, "out", count), count)});
+  return info.Env().Undefined();
+}
+
+/** adamw: four arrays f32 [count], changed in place. */
+Napi::Value adamw(const Napi::CallbackInfo& info) {
+  Call call(info);
+  const int64_t count = read_integer(call.args, "count", 1, kMaxSize * kMaxCount);
+  const auto values = [&](const char* name) { return call.arrays().array(read_span<float>(call.args, name, count), count); };
+  call.run(&Backend::adamw,
+           {values("weights"), values("mean"), values("variance"), values("gradient"), count, read_float(call.args, "gradientScale"),
+            read_float(call.args, "rate"), read_float(call.args, "beta1"), read_float(call.args, "beta2"), read_float(call.args, "epsilon"),
+            read_float(call.args, "decay"), read_float(call.args, "correction1"), read_float(call.args, "correction2")});
+  return info.Env().Undefined();
+}
+
+/** sumOfSquares: x f32 [count], out f64 [1]. */
+Napi::Value sum_of_squares(const Napi::CallbackInfo& info) {
+  Call call(info);
+  CallArrays& arrays = call.arrays();
+  const int64_t count = read_integer(call.args, "count", 1, kMaxSize * kMaxCount);
+  call.run(&Backend::sum_of_squares,
+           {arrays.input(read_span<float>(call.args, "x", count), count), count, arrays.array(read_span<double>(call.args, "out", 1), 1)});
+  return info.Env().Undefined();
+}
+
 // ---- a model ----
 
 /** Token ids of one text, checked. */
@@ -1057,7 +1197,8 @@ Napi::Object export_ops(Napi::Env env) {
   add("ropeAppend", rope_append);
   add("siluMul", silu_mul);
   add("packColumns", pack_columns_of);
-  add("packWeight", pack_weight);
+  add("packCopies", pack_copies);
+  add("packedBytes", packed_bytes);
   add("linear", linear);
   add("gatedLinear", gated_linear);
   add("medusaHeads", medusa_heads);
@@ -1072,6 +1213,14 @@ Napi::Object export_ops(Napi::Env env) {
   add("samplingUniform", sampling_uniform_of);
   add("streamRead", stream_read);
   add("multiplyAdd", multiply_add);
+  add("crossEntropy", cross_entropy);
+  add("linearGradient", linear_gradient);
+  add("residualSilu", residual_silu);
+  add("residualSiluGradient", residual_silu_gradient);
+  add("packWeight", pack_weight);
+  add("unpackWeight", unpack_weight);
+  add("adamw", adamw);
+  add("sumOfSquares", sum_of_squares);
   add("forwardLogits", forward_logits);
   add("forwardVotes", forward_votes);
   add("continueGreedily", continue_prompt);

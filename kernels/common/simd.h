@@ -47,6 +47,8 @@ GORGON_INLINE F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, 
 GORGON_INLINE F32x16 operator/(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 /** a * b + c, rounded once. */
 GORGON_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+/** Rounded once, as everything above. */
+GORGON_INLINE F32x16 sqrt(F32x16 a) { return {_mm512_sqrt_ps(a.v)}; }
 /** The larger; b where either is NaN. */
 GORGON_INLINE F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 /** 2^n for integral n in [-126, 127]. */
@@ -64,14 +66,14 @@ GORGON_INLINE F32x16 first_lanes(F32x16 a, int n, float fill) {
   const __mmask16 mask = n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1u);
   return {_mm512_mask_blend_ps(mask, _mm512_set1_ps(fill), a.v)};
 }
-/** Nearest bf16 value, ties to even. */
+/** Nearest bf16 value, ties to even; of a NaN, one that bf16 has. */
 GORGON_INLINE F32x16 round_bf16(F32x16 a) {
   const __m512i bits = _mm512_castps_si512(a.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_and_si512(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))),
                                            _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
   const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
-  return {_mm512_mask_blend_ps(nan, _mm512_castsi512_ps(rounded), a.v)};
+  return {_mm512_castsi512_ps(_mm512_mask_blend_epi32(nan, rounded, _mm512_set1_epi32(0x7fc00000)))};
 }
 /** 16 pairs of neighbours: even elements to `even`, odd ones to `odd`. */
 GORGON_INLINE void load_bf16_pairs(const void* p, F32x16& even, F32x16& odd) {
@@ -107,6 +109,7 @@ GORGON_INLINE F32x16 operator/(F32x16 a, F32x16 b) { return {_mm256_div_ps(a.lo,
 GORGON_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
+GORGON_INLINE F32x16 sqrt(F32x16 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
 GORGON_INLINE F32x16 max(F32x16 a, F32x16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
 GORGON_INLINE __m256 exp2_integral_half(__m256 n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
@@ -130,7 +133,8 @@ GORGON_INLINE __m256 round_bf16_half(__m256 a) {
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const __m256i rounded = _mm256_and_si256(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))),
                                            _mm256_set1_epi32(static_cast<int>(0xffff0000u)));
-  return _mm256_blendv_ps(_mm256_castsi256_ps(rounded), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  const __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+  return _mm256_blendv_ps(_mm256_castsi256_ps(rounded), nan, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
 }
 GORGON_INLINE F32x16 round_bf16(F32x16 a) { return {round_bf16_half(a.lo), round_bf16_half(a.hi)}; }
 GORGON_INLINE void load_bf16_pairs(const void* p, F32x16& even, F32x16& odd) {
@@ -177,6 +181,7 @@ GORGON_INLINE F32x16 operator-(F32x16 a, F32x16 b) { GORGON_LANEWISE(a.v[i] - b.
 GORGON_INLINE F32x16 operator*(F32x16 a, F32x16 b) { GORGON_LANEWISE(a.v[i] * b.v[i]); }
 GORGON_INLINE F32x16 operator/(F32x16 a, F32x16 b) { GORGON_LANEWISE(a.v[i] / b.v[i]); }
 GORGON_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { GORGON_LANEWISE(std::fmaf(a.v[i], b.v[i], c.v[i])); }
+GORGON_INLINE F32x16 sqrt(F32x16 a) { GORGON_LANEWISE(std::sqrt(a.v[i])); }
 GORGON_INLINE F32x16 max(F32x16 a, F32x16 b) { GORGON_LANEWISE(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 GORGON_INLINE F32x16 exp2_integral(F32x16 n) {
   GORGON_LANEWISE(n.v[i] != n.v[i] ? n.v[i] : bits_float(static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23));
@@ -186,7 +191,7 @@ GORGON_INLINE F32x16 select_below(F32x16 x, float limit, F32x16 a, F32x16 b) {
 }
 GORGON_INLINE F32x16 first_lanes(F32x16 a, int n, float fill) { GORGON_LANEWISE(i < n ? a.v[i] : fill); }
 GORGON_INLINE F32x16 round_bf16(F32x16 a) {
-  GORGON_LANEWISE(a.v[i] != a.v[i] ? a.v[i] : bf16_to_f32(f32_to_bf16(a.v[i])));
+  GORGON_LANEWISE(bf16_to_f32(f32_to_bf16(a.v[i])));
 }
 GORGON_INLINE void load_bf16_pairs(const void* p, F32x16& even, F32x16& odd) {
   for (int i = 0; i < kLanes; ++i) {
@@ -225,11 +230,37 @@ GORGON_INLINE void store_bf16_line(void* to, F32x16 low, F32x16 high) {
 GORGON_INLINE void store_bf16_pairs(void* to, F32x16 even, F32x16 odd) {
 #if GORGON_SIMD_AVX512
   _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(even.v), 16), _mm512_castps_si512(odd.v)));
+#elif GORGON_SIMD_AVX2
+  const auto pairs = [](__m256 low, __m256 high) {
+    return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(low), 16), _mm256_castps_si256(high));
+  };
+  _mm256_storeu_si256(static_cast<__m256i*>(to), pairs(even.lo, odd.lo));
+  _mm256_storeu_si256(static_cast<__m256i*>(to) + 1, pairs(even.hi, odd.hi));
 #else
   float lanes[2][kLanes];
   store(lanes[0], even);
   store(lanes[1], odd);
   for (int i = 0; i < 2 * kLanes; ++i) store_element(DType::kBf16, to, i, lanes[i % 2][i / 2]);
+#endif
+}
+
+/** Sixteen pairs, rounded to f16 (to nearest, ties to even), to 64 bytes: the inverse of load_f16_pairs. */
+GORGON_INLINE void store_f16_pairs(void* to, F32x16 even, F32x16 odd) {
+#if GORGON_SIMD_AVX512
+  const auto rounded = [](F32x16 a) { return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT)); };
+  _mm512_storeu_si512(to, _mm512_or_si512(rounded(even), _mm512_slli_epi32(rounded(odd), 16)));
+#elif GORGON_SIMD_AVX2
+  const auto pairs = [](__m256 low, __m256 high) {
+    const auto rounded = [](__m256 a) { return _mm256_cvtepu16_epi32(_mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); };
+    return _mm256_or_si256(rounded(low), _mm256_slli_epi32(rounded(high), 16));
+  };
+  _mm256_storeu_si256(static_cast<__m256i*>(to), pairs(even.lo, odd.lo));
+  _mm256_storeu_si256(static_cast<__m256i*>(to) + 1, pairs(even.hi, odd.hi));
+#else
+  float lanes[2][kLanes];
+  store(lanes[0], even);
+  store(lanes[1], odd);
+  for (int i = 0; i < 2 * kLanes; ++i) store_element(DType::kF16, to, i, lanes[i % 2][i / 2]);
 #endif
 }
 

@@ -102,7 +102,7 @@ describeOnCpu('timing', 'calls are recorded and repeated together', () => {
   it('goes through the copies of a packed weight, which are all alike', () => {
     const expected = new Float32Array(columns)
     ops.linear(referenceIsa, 1, { ...shape, x, w, out: expected, add: false })
-    const packed = ops.packWeight({ w, dtype: 'f32', columns, depth, copies: 3 })
+    const packed = ops.packCopies({ w, dtype: 'f32', columns, depth, copies: 3 })
     const out = new Float32Array(columns)
     const nanoseconds = new Float64Array(6)
     ops.linear(referenceIsa, 1, { ...shape, x, w: packed, out, add: true, timing: { leastMs: 0, nanoseconds } })
@@ -110,11 +110,11 @@ describeOnCpu('timing', 'calls are recorded and repeated together', () => {
   })
 
   it('refuses a packed weight of another shape, other values in its place, and no length of time', () => {
-    const packed = ops.packWeight({ w, dtype: 'f32', columns, depth })
+    const packed = ops.packCopies({ w, dtype: 'f32', columns, depth })
     const out = new Float32Array(columns)
     expect(() => ops.linear(referenceIsa, 1, { ...shape, x, w: packed, columns: 8, out, add: false })).toThrow(/shape/)
     const timing = { leastMs: Number.NaN, nanoseconds: new Float64Array(1) }
     expect(() => ops.linear(referenceIsa, 1, { ...shape, x, w, out, add: false, timing })).toThrow(/leastMs/)
-    expect(() => ops.packWeight({ w, dtype: 'f32', columns, depth, copies: 0 })).toThrow(/copies/)
+    expect(() => ops.packCopies({ w, dtype: 'f32', columns, depth, copies: 0 })).toThrow(/copies/)
   })
 })

@@ -166,7 +166,7 @@ interface OperationArgs {
     xStride: number
     rows: number
     depth: number
-    /** f32 [columns, depth], packed as `dtype`; or what `packWeight` made of it. */
+    /** f32 [columns, depth], packed as `dtype`; or what `packCopies` made of it. */
     w: Float32Array | PackedCopies
     dtype: PackedDtype
     columns: number
@@ -270,6 +270,87 @@ interface OperationArgs {
     rowsStride: number
   }
   topK: { scores: Float32Array; stride: number; rows: number; columns: number; k: number; ids: Int32Array }
+  crossEntropy: {
+    x: Float32Array
+    xStride: number
+    rows: number
+    columns: number
+    targets: Int32Array
+    scale: number
+    losses: Float32Array
+    ranks: Int32Array
+    dtype: WeightDtype
+    gradient: Float32Array | null
+    gradientStride: number
+  }
+  linearGradient: {
+    dy: Float32Array
+    dyStride: number
+    x: Float32Array
+    xStride: number
+    rows: number
+    columns: number
+    depth: number
+    dtype: WeightDtype
+    /** f32 [columns, depth]. */
+    dw: Float32Array
+    db: Float32Array | null
+  }
+  residualSilu: {
+    a: Float32Array
+    aStride: number
+    rows: number
+    width: number
+    z: Float32Array
+    zStride: number
+    dtype: WeightDtype
+    out: Float32Array
+    outStride: number
+  }
+  residualSiluGradient: {
+    a: Float32Array
+    aStride: number
+    dz: Float32Array
+    dzStride: number
+    rows: number
+    width: number
+    dtype: WeightDtype
+    da: Float32Array
+    daStride: number
+  }
+  packWeight: {
+    /** f32 [rows, depth]. */
+    source: Float32Array
+    rows: number
+    depth: number
+    transposed: boolean
+    dtype: WeightDtype
+    tiles: Uint8Array
+  }
+  unpackWeight: {
+    /** f32 [columns, depth], packed as `dtype` when it is given. */
+    w: Float32Array
+    dtype: PackedDtype
+    columns: number
+    depth: number
+    out: Float32Array
+  }
+  adamw: {
+    weights: Float32Array
+    mean: Float32Array
+    variance: Float32Array
+    gradient: Float32Array
+    count: number
+    gradientScale: number
+    rate: number
+    beta1: number
+    beta2: number
+    epsilon: number
+    decay: number
+    correction1: number
+    correction2: number
+  }
+  sumOfSquares: { x: Float32Array; count: number; out: Float64Array }
 }
 
 type Operation<Args> = (isa: string, threads: number, args: Readonly<Args> & { readonly timing?: Timing }) => void
@@ -291,7 +372,7 @@ type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationA
     readonly last: number
   }): void
   samplingUniform(seed: bigint, position: number): number
-  packWeight(args: {
+  packCopies(args: {
     /** Default `auto`, the processor's. */
     readonly isa?: string
     readonly w: Float32Array
@@ -300,6 +381,15 @@ type Operations = { readonly [Name in keyof OperationArgs]: Operation<OperationA
     readonly depth: number
     readonly copies?: number
   }): PackedCopies
+  /** The bytes of a weight as it is packed when a model is loaded. */
+  packedBytes(args: {
+    readonly isa: string
+    /** f32 [columns, depth]. */
+    readonly w: Float32Array
+    readonly dtype: PackedDtype
+    readonly columns: number
+    readonly depth: number
+  }): Uint8Array
   /** f64 [threads]: what each thread's share adds up to. */
   streamRead(
     isa: string,

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import {
   firstDifference,
   MOST_COPIES,
-  packWeight,
+  packCopies,
   timeOperation,
   usableIsas,
 } from '../../../bench/kernels/native-ops.js'
@@ -91,8 +91,8 @@ describe('the packed product', () => {
     expect(coldCopies(480_000, 1_228_800_000, 300e6)).toBe(MOST_COPIES)
     expect(coldCopies(200_000, 1_228_800_000, 300e6)).toBeNull()
     const tiny = { w: new Float32Array(1), dtype: 'f32', columns: 1, depth: 1 }
-    expect(() => packWeight({ isa: 'auto', ...tiny, copies: MOST_COPIES })).not.toThrow()
-    expect(() => packWeight({ isa: 'auto', ...tiny, copies: MOST_COPIES + 1 })).toThrow(/copies is 1025/)
+    expect(() => packCopies({ isa: 'auto', ...tiny, copies: MOST_COPIES })).not.toThrow()
+    expect(() => packCopies({ isa: 'auto', ...tiny, copies: MOST_COPIES + 1 })).toThrow(/copies is 1025/)
   })
 
   it('streams a byte for each int8 weight and a scale for each column', () => {
