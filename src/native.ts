@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { GorgonError, liftNativeErrors } from './errors.js'
+import type { NativeTraining } from './native-training.js'
 
 declare const kind: unique symbol
 /** Made and read by C++ alone. */
@@ -294,6 +295,8 @@ export interface Native {
   sessionInfo(session: SessionHandle): SessionInfo
   /** Waits for a running call, then frees; calling it again does nothing. A model's sessions keep it alive until they are closed. */
   close(handle: ModelHandle | SessionHandle): Promise<void>
+  /** Of Medusa heads, on the models that inference uses. */
+  readonly training: NativeTraining
   /** Single operations, for test/ and bench/ only. */
   readonly ops: Readonly<Record<string, (...args: never[]) => unknown>>
 }

@@ -5,6 +5,7 @@
 #include "addon/handles.h"
 #include "addon/ops.h"
 #include "addon/phases.h"
+#include "addon/training.h"
 
 namespace gorgon {
 
@@ -20,6 +21,20 @@ static Napi::Value rejecting(const Napi::CallbackInfo& info) {
   return promised(info.Env(), [&] { return body(info); });
 }
 
+static Napi::Object init_training(Napi::Env env) {
+  auto exports = Napi::Object::New(env);
+  exports.Set("openTrainer", Napi::Function::New<rejecting<open_trainer>>(env, "openTrainer"));
+  exports.Set("trainerInfo", Napi::Function::New<throwing<trainer_info>>(env, "trainerInfo"));
+  exports.Set("hiddenRows", Napi::Function::New<rejecting<hidden_rows>>(env, "hiddenRows"));
+  exports.Set("score", Napi::Function::New<rejecting<score>>(env, "score"));
+  exports.Set("accumulate", Napi::Function::New<rejecting<accumulate>>(env, "accumulate"));
+  exports.Set("update", Napi::Function::New<rejecting<update>>(env, "update"));
+  exports.Set("read", Napi::Function::New<rejecting<read_weights>>(env, "read"));
+  exports.Set("write", Napi::Function::New<rejecting<write_weights>>(env, "write"));
+  exports.Set("closeTrainer", Napi::Function::New<rejecting<close_trainer>>(env, "closeTrainer"));
+  return exports;
+}
+
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("backends", Napi::Function::New<throwing<list_backends>>(env, "backends"));
   exports.Set("openModel", Napi::Function::New<rejecting<open_model_async>>(env, "openModel"));
@@ -32,6 +47,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("commit", Napi::Function::New<rejecting<commit>>(env, "commit"));
   exports.Set("sessionInfo", Napi::Function::New<throwing<session_info>>(env, "sessionInfo"));
   exports.Set("close", Napi::Function::New<rejecting<close_handle>>(env, "close"));
+  exports.Set("training", init_training(env));
   exports.Set("ops", export_ops(env));
   return exports;
 }

@@ -9,6 +9,7 @@ namespace {
 
 constexpr napi_type_tag kModelTag = {0x9d3f6a2c41b84e07ull, 0xa5e1c07f2b964d38ull};
 constexpr napi_type_tag kSessionTag = {0x27b8e4f15ac34d90ull, 0x8c6d1e93f0a25b47ull};
+constexpr napi_type_tag kTrainerTag = {0x61c0a7d38e5f4b12ull, 0xb3f92e5d07c84a6bull};
 
 template <class T>
 Napi::Value wrap(Napi::Env env, std::shared_ptr<T> owner, const napi_type_tag& tag) {
@@ -32,7 +33,14 @@ std::shared_ptr<Handle<T>> unwrap(const Napi::Value& value, const napi_type_tag&
 }
 
 template <class T>
-Napi::Value close_one(Napi::Env env, Handle<T>& handle) {
+std::shared_ptr<Handle<T>> idle(const Napi::Value& value, const napi_type_tag& tag, const char* what) {
+  auto handle = unwrap<T>(value, tag, what);
+  if (handle->closed) throw to_error(value.Env(), {StatusCode::kClosed, std::string("the ") + what + " is closed"});
+  if (handle->busy) throw to_error(value.Env(), {StatusCode::kBusy, std::string("the ") + what + " is running a call: one at a time"});
+  return handle;
+}
+
+Napi::Value close_one(Napi::Env env, HandleState& handle) {
   auto deferred = Napi::Promise::Deferred::New(env);
   handle.closed = true;
   handle.closers.push_back(deferred);
@@ -42,19 +50,16 @@ Napi::Value close_one(Napi::Env env, Handle<T>& handle) {
 
 }  // namespace
 
-template <class T>
-void Handle<T>::settle() {
+void HandleState::settle() {
   if (!closed || busy) return;
-  owner.reset();
+  free_owner();
   for (const Napi::Promise::Deferred& closer : closers) closer.Resolve(closer.Env().Undefined());
   closers.clear();
 }
 
-template struct Handle<Model>;
-template struct Handle<Session>;
-
 Napi::Value wrap_model(Napi::Env env, std::shared_ptr<Model> model) { return wrap(env, std::move(model), kModelTag); }
 Napi::Value wrap_session(Napi::Env env, std::shared_ptr<Session> session) { return wrap(env, std::move(session), kSessionTag); }
+Napi::Value wrap_trainer(Napi::Env env, std::shared_ptr<Trainer> trainer) { return wrap(env, std::move(trainer), kTrainerTag); }
 
 std::shared_ptr<ModelHandle> unwrap_model(const Napi::Value& value) { return unwrap<Model>(value, kModelTag, "model"); }
 std::shared_ptr<SessionHandle> unwrap_session(const Napi::Value& value) { return unwrap<Session>(value, kSessionTag, "session"); }
@@ -65,12 +70,8 @@ std::shared_ptr<ModelHandle> open_model(const Napi::Value& value) {
   return handle;
 }
 
-std::shared_ptr<SessionHandle> idle_session(const Napi::Value& value) {
-  auto handle = unwrap_session(value);
-  if (handle->closed) throw to_error(value.Env(), {StatusCode::kClosed, "the session is closed"});
-  if (handle->busy) throw to_error(value.Env(), {StatusCode::kBusy, "the session is running a call: one at a time"});
-  return handle;
-}
+std::shared_ptr<SessionHandle> idle_session(const Napi::Value& value) { return idle<Session>(value, kSessionTag, "session"); }
+std::shared_ptr<TrainerHandle> idle_trainer(const Napi::Value& value) { return idle<Trainer>(value, kTrainerTag, "trainer"); }
 
 Napi::Value close_handle(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -81,5 +82,7 @@ Napi::Value close_handle(const Napi::CallbackInfo& info) {
   }
   throw to_error(env, {StatusCode::kArgument, "close takes a model or session handle"});
 }
+
+Napi::Value close_trainer(const Napi::CallbackInfo& info) { return close_one(info.Env(), *unwrap<Trainer>(info[0], kTrainerTag, "trainer")); }
 
 }  // namespace gorgon

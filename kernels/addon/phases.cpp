@@ -2,9 +2,9 @@
 #include "addon/phases.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 
+#include "addon/call_worker.h"
 #include "addon/errors.h"
 #include "addon/handles.h"
 #include "addon/values.h"
@@ -14,76 +14,6 @@
 namespace gorgon {
 
 namespace {
-
-/** Runs on a worker thread, holding the owners it was given; settles its promise and frees its sessions on the JavaScript thread. */
-class PhaseWorker : public Napi::AsyncWorker {
- public:
-  PhaseWorker(Napi::Env env, const char* name, std::vector<std::shared_ptr<SessionHandle>> sessions)
-      : Napi::AsyncWorker(env, name), deferred_(Napi::Promise::Deferred::New(env)), sessions_(std::move(sessions)) {
-    for (const auto& session : sessions_) session->busy = true;
-  }
-
-  std::function<Status()> run;
-  std::function<Napi::Value(Napi::Env)> result;
-
-  Napi::Promise start() {
-    const Napi::Promise promise = deferred_.Promise();
-    Queue();
-    return promise;
-  }
-
-  /** Here and now, for work that takes less time than to hand it to another thread and hear back. */
-  Napi::Promise start_here() {
-    const Napi::Promise promise = deferred_.Promise();
-    Execute();
-    OnOK();
-    Destroy();
-    return promise;
-  }
-
- protected:
-  void Execute() override {
-    const FlushSubnormals flush;
-    try {
-      status_ = run();
-    } catch (...) {
-      status_ = caught_status();
-    }
-  }
-
-  void OnOK() override {
-    const Napi::Env env = Env();
-    const Napi::HandleScope scope(env);
-    run = nullptr;  // it holds the owners, too: a session that was closed meanwhile is freed before its close() says so
-    for (const auto& session : sessions_) session->busy = false;
-    try {
-      answer(env);
-      for (const auto& session : sessions_) session->settle();
-    } catch (const Napi::Error&) {
-      // The environment is being torn down, a worker thread that was terminated: there is nobody left to tell.
-    }
-  }
-
-  /** Execute found no memory even to say so. */
-  void OnError(const Napi::Error& error) override {
-    status_ = {StatusCode::kOutOfMemory, error.Message()};
-    OnOK();
-  }
-
- private:
-  void answer(Napi::Env env) {
-    try {
-      throw_unless_ok(env, status_);
-      deferred_.Resolve(guarded(env, [&] { return result(env); }));
-    } catch (const Napi::Error& error) {
-      deferred_.Reject(error.Value());
-    }
-  }
-
-  Napi::Promise::Deferred deferred_;
-  std::vector<std::shared_ptr<SessionHandle>> sessions_;
-  Status status_;
-};
 
 /** The batch's entries; no more after a hole, which whoever reads them refuses. */
 std::vector<Napi::Value> read_batch(const Napi::CallbackInfo& info) {
@@ -106,7 +36,7 @@ class SessionList {
     for (const Napi::Value& session : sessions) add(session);
   }
 
-  const std::vector<std::shared_ptr<SessionHandle>>& handles() const { return handles_; }
+  const std::vector<std::shared_ptr<HandleState>>& handles() const { return handles_; }
   /** What a worker holds while it runs. */
   const std::vector<std::shared_ptr<Session>>& owners() const { return owners_; }
 
@@ -123,7 +53,7 @@ class SessionList {
     handles_.push_back(std::move(handle));
   }
 
-  std::vector<std::shared_ptr<SessionHandle>> handles_;
+  std::vector<std::shared_ptr<HandleState>> handles_;
   std::vector<std::shared_ptr<Session>> owners_;
 };
 
@@ -300,17 +230,6 @@ Napi::Value write_posterior(Napi::Env env, const Posterior& posterior) {
   return object;
 }
 
-template <class Items, class Write>
-Napi::Value write_list(Napi::Env env, const Items& items, const Write& write) {
-  auto list = Napi::Array::New(env, items.size());
-  for (size_t i = 0; i < items.size(); ++i) list.Set(static_cast<uint32_t>(i), write(items[i]));
-  return list;
-}
-
-}  // namespace
-
-namespace {
-
 /** { name, usable, detail, isas, devices } of the tables of one name. */
 Napi::Object write_backend(Napi::Env env, const std::string& name, const std::string& detail, const std::vector<Device>& devices) {
   auto isas = Napi::Array::New(env);
@@ -386,7 +305,7 @@ Napi::Value open_model_async(const Napi::CallbackInfo& info) {
   auto held = std::make_shared<Napi::ObjectReference>(Napi::Persistent(counters.As<Napi::Object>()));
 
   auto model = std::make_shared<std::shared_ptr<Model>>();
-  auto* worker = new PhaseWorker(env, "gorgon.openModel", {});
+  auto* worker = new CallWorker(env, "gorgon.openModel", {});
   worker->run = [spec, model] { return Model::open(*spec, model.get()); };
   worker->result = [model, held](Napi::Env result_env) { return wrap_model(result_env, std::move(*model)); };
   return worker->start();
@@ -435,7 +354,7 @@ Napi::Value assume_prefill(const Napi::CallbackInfo& info) {
   const Napi::Value session = object.Get("session");
   const int64_t tokens = read_integer(object, "tokens", 1, std::numeric_limits<int32_t>::max());
   const SessionList sessions({session});
-  auto* worker = new PhaseWorker(info.Env(), "gorgon.assumePrefill", sessions.handles());
+  auto* worker = new CallWorker(info.Env(), "gorgon.assumePrefill", sessions.handles());
   worker->run = [owner = sessions.owners()[0], tokens] {
     const std::lock_guard<std::mutex> lock(owner->model().mutex());
     return owner->assume_prefill(tokens);
@@ -447,7 +366,7 @@ Napi::Value assume_prefill(const Napi::CallbackInfo& info) {
 Napi::Value prefill(const Napi::CallbackInfo& info) {
   const SessionList sessions(read_batch(info));
   auto steps = std::make_shared<std::vector<PrefillProgress>>();
-  auto* worker = new PhaseWorker(info.Env(), "gorgon.prefill", sessions.handles());
+  auto* worker = new CallWorker(info.Env(), "gorgon.prefill", sessions.handles());
   worker->run = [owners = sessions.owners(), steps] {
     const std::lock_guard<std::mutex> lock(owners[0]->model().mutex());
     return Session::prefill(owners, steps.get());
@@ -481,7 +400,7 @@ Napi::Value verify(const Napi::CallbackInfo& info) {
   const SessionList sessions(batch);
   for (size_t i = 0; i < items->size(); ++i) (*items)[i].session = sessions.owners()[i].get();
   auto posteriors = std::make_shared<std::vector<Posterior>>();
-  auto* worker = new PhaseWorker(info.Env(), "gorgon.verify", sessions.handles());
+  auto* worker = new CallWorker(info.Env(), "gorgon.verify", sessions.handles());
   worker->run = [owners = sessions.owners(), items, posteriors] {
     const std::lock_guard<std::mutex> lock(owners[0]->model().mutex());
     return Session::verify(*items, posteriors.get());
@@ -504,7 +423,7 @@ Napi::Value commit(const Napi::CallbackInfo& info) {
   const SessionList sessions(batch);
   for (size_t i = 0; i < items->size(); ++i) (*items)[i].session = sessions.owners()[i].get();
   auto drafts = std::make_shared<std::vector<Drafts>>();
-  auto* worker = new PhaseWorker(info.Env(), "gorgon.commit", sessions.handles());
+  auto* worker = new CallWorker(info.Env(), "gorgon.commit", sessions.handles());
   worker->result = [drafts](Napi::Env env) {
     return write_list(env, *drafts, [&](const Drafts& draft) { return write_drafts(env, draft); });
   };

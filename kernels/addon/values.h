@@ -122,6 +122,14 @@ Napi::Value write_array(Napi::Env env, const std::vector<T>& values) {
   return array;
 }
 
+/** An array of what `write` makes of each item. */
+template <class Items, class Write>
+Napi::Value write_list(Napi::Env env, const Items& items, const Write& write) {
+  auto list = Napi::Array::New(env, items.size());
+  for (size_t i = 0; i < items.size(); ++i) list.Set(static_cast<uint32_t>(i), write(items[i]));
+  return list;
+}
+
 inline DType read_dtype(Napi::Env env, const std::string& name) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
     if (name == dtype_name(dtype)) return dtype;

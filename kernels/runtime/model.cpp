@@ -300,6 +300,8 @@ Status Model::forward_layer(int64_t index, int64_t needed, float* x) {
   return run.linear({gated_, ffn_operand, needed, layer.down.matrix, layer.down.bias_or_null(), x, stride, true, is_prompt}, *context_);
 }
 
+Status Model::final_rows(const float* x, int64_t rows, float* out) { return norm(x, rows, weights_.final_norm, false, out); }
+
 Status Model::logits(const float* x, int64_t rows, const float** out) {
   GORGON_TRY(reserve_logits(rows));
   GORGON_TRY(norm(x, rows, weights_.final_norm, true, normed_));
@@ -348,7 +350,7 @@ Status Model::run_drafts(int64_t rows, int64_t medusa_heads, int64_t k) {
     shared = shared && heads[h].projection.tiles == heads[0].projection.tiles;
   }
   const int64_t columns = draft_vocab();
-  GORGON_TRY(norm(draft_rows_.as<float>(), rows, weights_.final_norm, false, draft_hidden_.data()));
+  GORGON_TRY(final_rows(draft_rows_.as<float>(), rows, draft_hidden_.as<float>()));
   GORGON_TRY(backend_->medusa_heads({draft_hidden_.as<float>(), hidden_stride(), rows, shape_.hidden, heads.data(), medusa_heads,
                                      static_cast<int64_t>(blocks[0].size()), shared, weights_.dtype, draft_workspace_.as<float>(), draft_logits_.as<float>(),
                                      columns},

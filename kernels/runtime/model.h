@@ -80,6 +80,8 @@ class Model {
   int64_t query_row_bytes() const { return query_stride() * backend_->layout.query_element_bytes(weights_.dtype); }
   /** In elements. */
   int64_t query_stride() const { return shape_.query_heads * backend_->layout.query_width(shape_.head_dim); }
+  /** Rows after the final norm, f32 [rows, hidden_stride], as Medusa heads take them, of hidden rows as the last layer leaves them. */
+  Status final_rows(const float* x, int64_t rows, float* out);
   /** f32 [rows, V] of hidden rows as the last layer leaves them; valid until the next call. */
   Status logits(const float* x, int64_t rows, const float** out);
   /** Room for the hidden rows that `drafts` starts from. */

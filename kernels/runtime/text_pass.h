@@ -10,14 +10,14 @@
 namespace gorgon {
 
 /**
- * Leaves the text's last hidden rows in `hidden` and its K and V in `cache`, which is empty. Calls begin_layer(layer), then for each chunk
- * after_chunk(layer, first, rows), while model.queries() are the chunk's, then after_layer(layer); the first status that is not ok ends it.
- * Needs the model's mutex, and Model::reserve for `chunk` rows where memory may be short.
+ * Leaves the text's last hidden rows in `hidden`, which grows if it is too small, and its K and V in `cache`, which has no rows. Calls
+ * begin_layer(layer), then for each chunk after_chunk(layer, first, rows), while model.queries() are the chunk's, then after_layer(layer); the
+ * first status that is not ok ends it. Needs the model's mutex, and Model::reserve for `chunk` rows where memory may be short.
  */
 template <class BeginLayer, class AfterChunk, class AfterLayer>
 Status run_text(Model& model, const int32_t* tokens, int64_t count, int64_t chunk, Buffer* hidden, KvCache* cache,
                 const BeginLayer& begin_layer, const AfterChunk& after_chunk, const AfterLayer& after_layer) {
-  GORGON_TRY(hidden->allocate(model.hidden_bytes(count), "hidden rows"));
+  if (hidden->bytes() < model.hidden_bytes(count)) GORGON_TRY(hidden->allocate(model.hidden_bytes(count), "hidden rows"));
   float* x = hidden->as<float>();
   for (int64_t layer = 0; layer < model.shape().layers; ++layer) {
     GORGON_TRY(cache->reserve(layer, count, 0));

@@ -168,7 +168,7 @@ describe('in a process of its own', () => {
     }>('native/programs/threads.ts', [demo])
     expect(after).toHaveLength(20)
     expect(tokens).toEqual(Array.from({ length: 4 }, () => after))
-    expect(terminated).toBe(40)
+    expect(terminated).toBe(50)
   })
 
   it.skipIf(!canLimit)('calls that find no memory are refused, and change nothing', async () => {
@@ -182,6 +182,10 @@ describe('in a process of its own', () => {
       'beginPrefill, copying': 'ERR_OUT_OF_MEMORY',
       prefill: 'ERR_OUT_OF_MEMORY',
       verify: 'ERR_OUT_OF_MEMORY',
+      openTrainer: 'ERR_OUT_OF_MEMORY',
+      accumulate: 'ERR_OUT_OF_MEMORY',
+      'score, copying': 'ERR_OUT_OF_MEMORY',
+      gradients: [false, true],
       'openModel, mapping': 'ERR_IO',
       'openModel, packing': 'ERR_OUT_OF_MEMORY',
       'openModel, threads': 'ERR_IO',
@@ -195,6 +199,7 @@ describe('in a process of its own', () => {
       ['load', 7],
       ['prefill', 7],
       ['verify', 7],
+      ['training', 7],
       ['throw', 1],
     ] as const
     const ended = await Promise.all(ends.map(([when]) => runProgram('native/programs/exit.ts', [demo, when])))

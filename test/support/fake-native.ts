@@ -79,6 +79,8 @@ export function nativeError(code: string, message: string): Error {
  */
 export class FakeNative implements Native {
   readonly ops = {}
+  /** The engine never asks for it. */
+  readonly training = {} as Native['training']
   /** Every phase call, in order. */
   readonly calls: Call[] = []
   /** Every turn begun, in order. */

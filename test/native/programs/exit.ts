@@ -16,6 +16,12 @@ if (when === 'prefill') {
   void addon.prefill([session])
   process.exit(7)
 }
+if (when === 'training') {
+  const trainer = await addon.training.openTrainer(model, { medusaHeads: 2, blocks: 1, privateProjection: false })
+  void addon.training.accumulate(trainer, [{ tokens, from: 0, hidden: null }], Float32Array.of(1, 1))
+  void addon.training.closeTrainer(trainer)
+  process.exit(7)
+}
 const { session } = await readySession(model)
 void addon.verify([{ session, tokens: Int32Array.of(1), parents: Int32Array.of(-1), typical: false }])
 if (when === 'verify') {

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { native, type SessionHandle } from '../../../src/native.js'
+import type { TrainingText } from '../../../src/native-training.js'
 import { prefillRequest, SNAPKV, someTokens, specOf } from '../../support/native-calls.js'
 import { decode } from '../../support/native-session.js'
 
@@ -66,6 +67,21 @@ const parents = Int32Array.from({ length: 64 }, (_, i) => i - 1)
 const request = { tokens: someTokens(64), parents, typical: false }
 seen['verify'] = await within(2, () => addon.verify(sessions.map((session) => ({ session, ...request }))))
 const posteriors = await addon.verify(sessions.map((session) => ({ session, ...request })))
+
+const { training } = addon
+const heads = { medusaHeads: 2, blocks: 1, privateProjection: false }
+seen['openTrainer'] = await within(8, () => training.openTrainer(models.demo, { ...heads, medusaHeads: 16 }))
+const trainer = await training.openTrainer(models.demo, heads)
+const text: TrainingText = { tokens: long, from: 0, hidden: null }
+const scales = Float32Array.of(1, 1)
+seen['accumulate'] = await within(8, () => training.accumulate(trainer, [text], scales))
+seen['score, copying'] = await within(8, () => training.score(trainer, [{ ...text, tokens: huge }]))
+const bias = { tensor: '1.block.0.bias', part: 'gradient', first: 0 } as const
+const gradient = async () => (await training.read(trainer, bias, 384)).some((value) => value !== 0)
+seen['gradients'] = [await gradient()]
+await training.accumulate(trainer, [{ ...text, tokens: long.subarray(0, 600) }], scales)
+seen['gradients'] = [...(seen['gradients'] as boolean[]), await gradient()]
+await training.closeTrainer(trainer)
 
 const spec = await specOf(demo)
 seen['openModel, mapping'] = await within(16, () => addon.openModel(spec))

@@ -1,4 +1,4 @@
-// A worker thread that calls the addon without end, in one of four ways, or once. Plain JavaScript, so that it starts at once.
+// A worker thread that calls the addon without end, in one of five ways, or once. Plain JavaScript, so that it starts at once.
 import { createRequire } from 'node:module'
 import { parentPort, workerData } from 'node:worker_threads'
 
@@ -47,6 +47,21 @@ const kinds = {
       for (let layer = 0; layer < 6; layer++) await Promise.all(sessions.map((session) => addon.prefill([session])))
       const [oldest] = sessions.splice(0, 1, addon.openSession(model))
       if (oldest) void addon.close(oldest)
+    }
+  },
+
+  async training() {
+    const model = await addon.openModel(spec)
+    const heads = { medusaHeads: 2, blocks: 1, privateProjection: false }
+    const text = { tokens, from: 0, hidden: null }
+    const scales = Float32Array.of(1, 1)
+    const update = { scale: 1e-3, clip: 1, learningRate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0 }
+    parentPort?.postMessage('busy')
+    for (;;) {
+      const trainer = await addon.training.openTrainer(model, heads)
+      await addon.training.accumulate(trainer, [text], scales)
+      await addon.training.update(trainer, { ...update, step: 1 })
+      void addon.training.closeTrainer(trainer)
     }
   },
 

@@ -34,7 +34,7 @@ async function tokensInThread(): Promise<number[]> {
 const tokens = await Promise.all([tokensHere(), tokensInThread(), tokensInThread(), tokensInThread()])
 let terminated = 0
 for (let round = 0; round < ROUNDS; round++) {
-  const ends = ['load', 'work', 'refused', 'synchronous'].map(async (kind, i) => {
+  const ends = ['load', 'work', 'training', 'refused', 'synchronous'].map(async (kind, i) => {
     const worker = await thread(kind)
     await once(worker, 'message')
     await setTimeout(7 * i + round)
