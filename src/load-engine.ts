@@ -8,31 +8,14 @@ import { UNMEASURED_HEADS } from './decode/tree-family.js'
 import { Engine } from './engine.js'
 import { GorgonError, isGorgonError } from './errors.js'
 import { type MeasuredCosts, measureStepCosts } from './measure-costs.js'
-import {
-  addonFile,
-  type ModelHandle,
-  type ModelInfo,
-  type ModelSpec,
-  type Native,
-  native,
-  packageRoot,
-} from './native.js'
+import { addonFile, type ModelInfo, type ModelSpec, type Native, native, packageRoot } from './native.js'
+import { openModel } from './open-model.js'
 import { type LoadOptions, type LoadOptionsInput, parseGenerateOptions, parseLoadOptions } from './options.js'
 import type { EngineParts } from './parts.js'
 import { resolvePlan } from './plan.js'
 import { loadChatTemplate } from './text/chat.js'
 import { loadTokenizer, type Tokenizer } from './text/tokenizer.js'
-import {
-  type HeadsFolder,
-  headsOf,
-  type ModelFolder,
-  modelSpecOf,
-  readModelFolder,
-  tensorCount,
-} from './weights/load.js'
-
-/** How often progress is looked at while weights load. */
-const PROGRESS_INTERVAL_MS = 50
+import { type HeadsFolder, headsOf, type ModelFolder, modelSpecOf, readModelFolder } from './weights/load.js'
 
 /**
  * Loads a model.
@@ -57,7 +40,7 @@ export async function loadParts(options: LoadOptions, addon: Native): Promise<En
   const choice = chooseBackend(options, process.env, addon.backends())
 
   onProgress?.({ phase: 'read', done: 0, total: 1 })
-  const folder = await readModelFolder(options.model === 'demo' ? demoModel() : options.model)
+  const folder = await readModelFolder(modelDir(options.model))
   const heads = await headsOf(folder, options.heads)
   const context = contextOf(folder, limits.maxContext)
   onProgress?.({ phase: 'read', done: 1, total: 1 })
@@ -95,6 +78,11 @@ export function demoModel(): string {
   return join(packageRoot(), 'models', 'demo')
 }
 
+/** The folder that a `model` option names. */
+export function modelDir(model: string): string {
+  return model === 'demo' ? demoModel() : model
+}
+
 function contextOf({ config }: ModelFolder, maxContext: number | undefined): number {
   const { maxPositions } = config.shape
   if (maxContext === undefined || maxContext <= maxPositions) return maxContext ?? maxPositions
@@ -103,45 +91,6 @@ function contextOf({ config }: ModelFolder, maxContext: number | undefined): num
     `limits.maxContext is ${maxContext}, but the model was made for ${maxPositions} positions. Use at most that many.`,
     { path: 'limits.maxContext', value: maxContext, maxPositions },
   )
-}
-
-/** Opens the model, reporting progress and watching the signal from a clock: native threads call nobody. */
-async function openModel(
-  addon: Native,
-  spec: ModelSpec,
-  { signal, onProgress }: Pick<LoadOptions, 'signal' | 'onProgress'>,
-): Promise<ModelHandle> {
-  const total = tensorCount(spec)
-  const cancel = () => Atomics.store(spec.progress, 1, 1)
-  const failures: unknown[] = []
-  let reported = -1
-  const report = () => {
-    const done = Atomics.load(spec.progress, 0)
-    if (done === reported || failures.length > 0) return
-    reported = done
-    try {
-      onProgress?.({ phase: 'map', done, total })
-    } catch (error) {
-      // The callback's own failure ends the loading, rather than the process.
-      failures.push(error)
-      cancel()
-    }
-  }
-  signal?.addEventListener('abort', cancel, { once: true })
-  const clock = setInterval(report, PROGRESS_INTERVAL_MS)
-  try {
-    report()
-    const model = await addon.openModel(spec)
-    report()
-    if (failures.length === 0) return model
-    await addon.close(model)
-  } catch (error) {
-    if (failures.length === 0) throw signal?.aborted ? signal.reason : error
-  } finally {
-    clearInterval(clock)
-    signal?.removeEventListener('abort', cancel)
-  }
-  throw failures[0]
 }
 
 /** Where every step is plain, or of the one tree that was named, no choice depends on costs. */
