@@ -9,3 +9,11 @@ export {
 } from './train/data.js'
 export { type HeldOutLine, type LogLine, readTrainingLog, type StepLine } from './train/log.js'
 export type { HeadScores } from './train/loss.js'
+export {
+  DEFAULTS as TRAINING_DEFAULTS,
+  type TrainingProgress,
+  type TrainOptionsInput,
+  type TrainOptionsInput as TrainOptions,
+} from './train/options.js'
+export { headsTable } from './train/report.js'
+export { type TrainingReport, trainHeads } from './train/train.js'

@@ -47,23 +47,32 @@ export type LogLine = StepLine | HeldOutLine
 export class TrainingLog {
   readonly #path: string
   readonly #handle: FileHandle
+  #lastHeldOutStep: number | null
 
-  private constructor(path: string, handle: FileHandle) {
+  private constructor(path: string, handle: FileHandle, lastHeldOutStep: number | null) {
     this.#path = path
     this.#handle = handle
+    this.#lastHeldOutStep = lastHeldOutStep
+  }
+
+  /** After which the held-out texts were last looked at; null when they were not. */
+  get lastHeldOutStep(): number | null {
+    return this.#lastHeldOutStep
   }
 
   /**
-   * @param lastStep lines of later steps are cut off; 0 cuts everything off.
+   * @param lastStep lines of later steps are cut off; null begins anew.
    * @throws {GorgonError} ERR_WRITE.
    */
-  static async open(path: string, lastStep: number): Promise<TrainingLog> {
+  static async open(path: string, lastStep: number | null): Promise<TrainingLog> {
+    let handle: FileHandle | undefined
     try {
-      const handle = await open(path, 'a+')
-      const log = new TrainingLog(path, handle)
-      await handle.truncate(lastStep === 0 ? 0 : lengthUntil(await handle.readFile('utf8'), lastStep))
-      return log
+      handle = await open(path, 'a+')
+      const kept = lastStep === null ? NOTHING : partUntil(await handle.readFile('utf8'), lastStep)
+      await handle.truncate(kept.bytes)
+      return new TrainingLog(path, handle, kept.lastHeldOutStep)
     } catch (error) {
+      await handle?.close()
       throw writeError(path, error)
     }
   }
@@ -73,6 +82,7 @@ export class TrainingLog {
     await this.#handle.appendFile(`${JSON.stringify(line)}\n`).catch((error: unknown) => {
       throw writeError(this.#path, error)
     })
+    if (line.kind === 'held-out') this.#lastHeldOutStep = line.step
   }
 
   /** Brings what was written to the disk, so that a checkpoint is never ahead of its log. */
@@ -87,15 +97,24 @@ export class TrainingLog {
   }
 }
 
-/** Bytes of the whole lines up to and with those of a step. */
-function lengthUntil(text: string, lastStep: number): number {
+interface LogPart {
+  readonly bytes: number
+  readonly lastHeldOutStep: number | null
+}
+
+const NOTHING: LogPart = { bytes: 0, lastHeldOutStep: null }
+
+/** The whole lines up to and with those of a step. */
+function partUntil(text: string, lastStep: number): LogPart {
   let end = 0
-  for (let next = text.indexOf('\n'); next >= 0; next = text.indexOf('\n', next + 1)) {
+  let lastHeldOutStep: number | null = null
+  for (let next = text.indexOf('\n'); next >= 0; next = text.indexOf('\n', end)) {
     const line = parseLine(text.slice(end, next))
     if (line === null || line.step > lastStep) break
+    if (line.kind === 'held-out') lastHeldOutStep = line.step
     end = next + 1
   }
-  return Buffer.byteLength(text.slice(0, end))
+  return { bytes: Buffer.byteLength(text.slice(0, end)), lastHeldOutStep }
 }
 
 function parseLine(text: string): LogLine | null {

@@ -155,7 +155,11 @@ export const TrainOptions = strict({
   signal: abortSignal().optional(),
 }).superRefine(({ data, selfDistill, steps, epochs, layers, private: isPrivate }, context) => {
   if (data.length === 0 && selfDistill === 0) {
-    violate(context, ['data'], 'is missing: give files or folders of text, or let the model write some (selfDistill).')
+    violate(
+      context,
+      ['data'],
+      'is missing: give files or folders of text, or let the model write some (selfDistill, --self-distill).',
+    )
   }
   if (steps !== undefined && epochs !== undefined) {
     violate(context, ['steps'], `is ${steps} and epochs is ${epochs}: give one of them.`)

@@ -6,6 +6,9 @@ import type { NativeTraining, TrainerHandle, TrainerSpec, TrainingSlice } from '
 import { bytesOf } from '../../src/weights/dtype.js'
 import { type TensorData, writeSafetensors } from '../../src/weights/safetensors.js'
 
+export const HEADS_FILE = 'medusa_lm_head.safetensors'
+export const HEADS_CONFIG_FILE = 'config.json'
+
 /** Elements of one piece: 64 MiB of f32. Heads may be larger than memory has room for twice. */
 export const PIECE_ELEMENTS = 1 << 24
 
@@ -81,12 +84,12 @@ export async function writeTrainedHeads(dir: string, heads: HeadsToWrite): Promi
       },
     },
   ])
-  await writeSafetensors(join(dir, 'medusa_lm_head.safetensors'), new Map(tensors), { format: 'pt' })
+  await writeSafetensors(join(dir, HEADS_FILE), new Map(tensors), { format: 'pt' })
   const config = {
     medusa_num_heads: spec.medusaHeads,
     medusa_num_layers: spec.blocks,
     base_model_name_or_path: baseModel,
     ...(spec.privateProjection ? {} : { version: '2' }),
   }
-  await writeDurably(join(dir, 'config.json'), (handle) => handle.writeFile(`${JSON.stringify(config, null, 1)}\n`))
+  await writeDurably(join(dir, HEADS_CONFIG_FILE), (handle) => handle.writeFile(`${JSON.stringify(config, null, 1)}\n`))
 }
