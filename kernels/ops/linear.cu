@@ -37,10 +37,6 @@ Status run_hopper(const Product& product, Ending ending, DType dtype, bool few, 
   return few ? multiply_decode_hopper<__nv_bfloat16>(to, context) : multiply_prompt_hopper<__nv_bfloat16>(to, context);
 }
 
-Status run_many_rows(const Product& product, Ending ending, DType dtype, CudaContext& context) {
-  return context.hopper ? run_hopper(product, ending, dtype, false, context) : multiply_prompt_mma(product, ending, dtype, context);
-}
-
 /** An int8 weight, some of its rows at a time, as bf16. */
 Status run_widened(const Product& product, Ending ending, CudaContext& context) {
   // Pieces of four blocks of 64 rows, which of a gated weight are two of features: each begins with a block of the operand and, where the width
@@ -65,12 +61,17 @@ Status run_widened(const Product& product, Ending ending, CudaContext& context) 
       piece.bias = product.bias == nullptr ? nullptr : product.bias + first;
       piece.out = product.out + first;
     }
-    GORGON_TRY(run_many_rows(piece, ending, DType::kBf16, context));
+    GORGON_TRY(multiply_many_rows_cuda(piece, ending, DType::kBf16, context));
   }
   return {};
 }
 
 }  // namespace
+
+Status multiply_many_rows_cuda(const Product& product, Ending ending, DType dtype, CudaContext& context) {
+  if (dtype == DType::kF32) return multiply_prompt_f32(product, ending, context);
+  return context.hopper ? run_hopper(product, ending, dtype, false, context) : multiply_prompt_mma(product, ending, dtype, context);
+}
 
 Status multiply_cuda(const Product& product, Ending ending, DType dtype, bool prompt, CudaContext& context) {
   const bool few = !prompt || product.rows <= kFewRows;
@@ -78,8 +79,8 @@ Status multiply_cuda(const Product& product, Ending ending, DType dtype, bool pr
   list.items[0] = product;
   list.count = 1;
   list.ending = ending;
-  if (dtype == DType::kF32) return few ? multiply_decode_f32(list, context) : multiply_prompt_f32(product, ending, context);
-  if (!few) return dtype == DType::kInt8 ? run_widened(product, ending, context) : run_many_rows(product, ending, dtype, context);
+  if (!few) return dtype == DType::kInt8 ? run_widened(product, ending, context) : multiply_many_rows_cuda(product, ending, dtype, context);
+  if (dtype == DType::kF32) return multiply_decode_f32(list, context);
   if (context.hopper && dtype != DType::kInt8) return run_hopper(product, ending, dtype, true, context);
   return multiply_decode_mma(list, dtype, context);
 }

@@ -83,6 +83,9 @@ struct ProductList {
 /** One product, by what suits its dtype, its rows and the device; kBlock only where linear_decode.cu or linear_f32.cu computes it. */
 Status multiply_cuda(const Product& product, Ending ending, DType dtype, bool prompt, CudaContext& context);
 
+/** The way of many rows, however many there are; not int8, and not kBlock. It needs no scratch memory, which may hold what is multiplied. */
+Status multiply_many_rows_cuda(const Product& product, Ending ending, DType dtype, CudaContext& context);
+
 /** Any rows, in blocks of at most 64; `w` of `dtype`, x and operand of the same or, with int8, bf16. A row's bits depend on nothing but itself. */
 Status multiply_decode_mma(const ProductList& list, DType dtype, CudaContext& context);
 
