@@ -26,6 +26,14 @@ namespace gorgon {
   operation(posterior, PosteriorArgs)            \
   operation(attention_votes, AttentionVotesArgs) \
   operation(snapkv_select, SnapkvSelectArgs)     \
+  operation(cross_entropy, CrossEntropyArgs)     \
+  operation(linear_gradient, LinearGradientArgs) \
+  operation(residual_silu, ResidualSiluArgs)     \
+  operation(residual_silu_gradient, ResidualSiluGradientArgs) \
+  operation(pack_weight, PackWeightArgs)         \
+  operation(unpack_weight, UnpackWeightArgs)     \
+  operation(adamw, AdamwArgs)                    \
+  operation(sum_of_squares, SumOfSquaresArgs)    \
   operation(stream_read, StreamReadArgs)
 
 /** Parts of others on the CPU, and a yardstick of processors: null in CUDA's table. */
@@ -34,21 +42,9 @@ namespace gorgon {
   operation(kv_append, KvAppendArgs)     \
   operation(multiply_add, MultiplyAddArgs)
 
-/** What only training needs. */
-#define GORGON_TRAINING_OPERATIONS(operation)             \
-  operation(cross_entropy, CrossEntropyArgs)              \
-  operation(linear_gradient, LinearGradientArgs)          \
-  operation(residual_silu, ResidualSiluArgs)              \
-  operation(residual_silu_gradient, ResidualSiluGradientArgs) \
-  operation(pack_weight, PackWeightArgs)                  \
-  operation(unpack_weight, UnpackWeightArgs)              \
-  operation(adamw, AdamwArgs)                             \
-  operation(sum_of_squares, SumOfSquaresArgs)
-
 #define GORGON_OPERATIONS(operation)   \
   GORGON_SHARED_OPERATIONS(operation) \
-  GORGON_CPU_OPERATIONS(operation)    \
-  GORGON_TRAINING_OPERATIONS(operation)
+  GORGON_CPU_OPERATIONS(operation)
 
 #define GORGON_DECLARE_ARGS(name, Args) struct Args;
 GORGON_OPERATIONS(GORGON_DECLARE_ARGS)
