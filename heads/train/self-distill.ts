@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import type { Engine } from '../../src/engine.js'
 import { GorgonError } from '../../src/errors.js'
+import { shuffled } from './batches.js'
 
 /** How texts are drawn unless somebody says otherwise. */
 export const SELF_DISTILL_DEFAULTS = {
@@ -132,7 +133,7 @@ class Prompts {
   readonly #seed: number
   readonly #most: number
   #round = -1
-  #order: readonly number[] = []
+  #order: Uint32Array = new Uint32Array()
 
   constructor(all: readonly Int32Array[], { engine, seed, promptTokens }: SelfDistillOptions) {
     this.#all = all
@@ -159,9 +160,3 @@ class Prompts {
 
 /** 32 random bytes, always the same for the same words. */
 const drawn = (words: string): Buffer => createHash('sha256').update(words).digest()
-
-/** Numbers below `count` in an order of their own. */
-function shuffled(count: number, words: string): number[] {
-  const places = Array.from({ length: count }, (_, i) => drawn(`${words}/${i}`).readUIntLE(0, 6))
-  return Array.from(places.keys()).sort((a, b) => places[a]! - places[b]! || a - b)
-}
