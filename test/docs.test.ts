@@ -51,7 +51,8 @@ describe.each(documents)('%s', (path) => {
 test.each([
   ['generate', 'inspect'],
   ['bench', 'serve'],
-  ['serve', 'demo'],
+  ['serve', 'train'],
+  ['train', 'demo'],
 ])('the README shows the flags that %s has, and no others', async (command, next) => {
   const flagsOf = (text: string) => [...new Set(text.match(/--[a-z][a-z-]*/g))].sort()
   const shown = new RegExp(`^gorgon ${command} [\\s\\S]*?(?=^gorgon ${next})`, 'm').exec(read('README.md'))?.[0] ?? ''

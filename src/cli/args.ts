@@ -1,5 +1,7 @@
 // Flags as data: how each is spelled, which option it sets, and the reading of what a user gave.
 import { Option } from 'commander'
+// Not from the index of heads: a flag needs nothing of what trains them.
+import { parseTrainOptions, DEFAULTS as TRAINING, type TrainOptions } from '../../heads/train/options.js'
 import {
   type GenerateOptions,
   GorgonError,
@@ -31,7 +33,7 @@ export class UsageError extends GorgonError {
  * The options object a flag belongs to. Speculation and cache are the engine's here, so that rules between their fields are checked at once.
  * `serving` are the engine's too, of no use but to a server.
  */
-type Target = 'load' | 'serving' | 'generate' | 'server'
+type Target = 'load' | 'serving' | 'generate' | 'server' | 'train'
 
 interface Flag {
   readonly target: Target
@@ -93,22 +95,30 @@ const ORIGINS = 'origins such as https://app.example, without a path, or *'
 const PROXIES = 'IP addresses, or networks such as 10.0.0.0/8'
 const SECONDS = 'a number of seconds, at least 0'
 
+/** Where a model comes from and runs: the same in every command that opens one. */
+const MODEL: Line = ['--model <DIR|ID>', 'model', asText, 'model folder; the demo model when left out']
+const BACKEND: Line = ['--backend <auto|cpu|cuda>', 'backend', asText, 'what computes']
+const DTYPE: Line = ['--dtype <auto|f32|bf16|f16>', 'dtype', asText, 'of weights; auto is as in the checkpoint']
+const RUNS_ON: readonly Line[] = [
+  ['--threads <N>', 'threads', asNumber, 'compute threads; 0 is one per physical core'],
+  ['--device <N>', 'device', asNumber, 'which CUDA device, as "gorgon doctor" numbers them; 0 when left out'],
+  ['--device-memory <SIZE>', 'deviceMemory', asBytes, 'most to use of its memory; what is free when left out', SIZES],
+]
+
 /** Every flag that sets an option. */
 const FLAGS: readonly Flag[] = [
   ...group('load', 'Model:', [
-    ['--model <DIR|ID>', 'model', asText, 'model folder; the demo model when left out'],
+    MODEL,
     ['--heads <DIR|none>', 'heads', asHeads, "Medusa heads; the model's own when left out"],
-    ['--backend <auto|cpu|cuda>', 'backend', asText, 'what computes'],
-    ['--dtype <auto|f32|bf16|f16>', 'dtype', asText, 'of weights; auto is as in the checkpoint'],
+    BACKEND,
+    DTYPE,
     [
       '--weights <full|int8>',
       'weights',
       asText,
       'full is in that dtype; int8 has half the bytes of bf16, and less precision',
     ],
-    ['--threads <N>', 'threads', asNumber, 'compute threads; 0 is one per physical core'],
-    ['--device <N>', 'device', asNumber, 'which CUDA device, as "gorgon doctor" numbers them; 0 when left out'],
-    ['--device-memory <SIZE>', 'deviceMemory', asBytes, 'most to use of its memory; what is free when left out', SIZES],
+    ...RUNS_ON,
     ['--max-context <N>', 'limits.maxContext', asNumber, "tokens of prompt and output; the model's own when left out"],
   ]),
   ...group('generate', 'Decoding:', [
@@ -153,10 +163,59 @@ const FLAGS: readonly Flag[] = [
     ['--max-connections <N>', 'limits.connections', asNumber, 'open at once'],
     ['--max-sessions <N>', 'limits.sessions', asNumber, 'conversations open at once, each with its cache'],
   ]),
+  ...group('train', 'Texts:', [
+    ['--data <FILE|DIR...>', 'data', asText, 'text, .jsonl or token ids to learn from, or folders of them'],
+    ['--field <NAME>', 'field', asText, 'what the text is called in a .jsonl'],
+    [
+      '--self-distill <N>',
+      'selfDistill',
+      asNumber,
+      'let the model write N tokens, after beginnings of --data; 0 is off',
+    ],
+    ['--temperature <T>', 'temperature', asNumber, 'at which it writes them'],
+    ['--held-out <SHARE>', 'heldOut', asNumber, 'of the texts, to measure the heads with; 0 is none'],
+    ['--context <N>', 'context', asNumber, `longest stretch read at once (default ${TRAINING.context})`],
+  ]),
+  ...group('train', 'Heads:', [
+    ['--out <DIR>', 'out', asText, 'folder for the heads'],
+    ['--heads <N>', 'heads', asNumber, 'how many'],
+    ['--layers <N>', 'layers', asNumber, 'residual blocks of each'],
+    ['--private', 'private', asText, 'a projection to the vocabulary for each head; else the lm_head serves all'],
+  ]),
+  ...group('train', 'Training:', [
+    ['--steps <N>', 'steps', asNumber, 'updates, in place of --epochs'],
+    ['--epochs <N>', 'epochs', asNumber, `times through the texts (default ${TRAINING.epochs})`],
+    ['--batch-tokens <N>', 'batchTokens', asNumber, 'tokens per update, about'],
+    ['--learning-rate <X>', 'learningRate', asNumber, 'height of the schedule'],
+    ['--warmup <SHARE>', 'warmup', asNumber, 'of the steps, in which it rises'],
+    ['--weight-decay <X>', 'weightDecay', asNumber, 'of AdamW'],
+    ['--clip <X>', 'clip', asNumber, 'largest norm of gradients; 0 is any'],
+    ['--depth-decay <X>', 'depthDecay', asNumber, "what a head's loss counts, as a share of the one's before it"],
+    ['--seed <N>', 'seed', asNumber, 'same seed, same heads, on the CPU'],
+  ]),
+  ...group('train', 'Run:', [
+    ['--resume', 'resume', asText, 'go on from the checkpoint in --out'],
+    ['--checkpoint-every <N>', 'checkpointEvery', asNumber, 'steps from one checkpoint to the next'],
+    [
+      '--evaluate-every <N>',
+      'evaluateEvery',
+      asNumber,
+      'steps from one look at held-out texts to the next; a tenth of all when left out',
+    ],
+    [
+      '--hidden-cache <auto|off|DIR>',
+      'hiddenCache',
+      asText,
+      'where what the model makes of texts is kept from epoch to epoch',
+    ],
+  ]),
+  ...group('train', 'Model:', [MODEL, BACKEND, DTYPE, ...RUNS_ON]),
 ]
 
 /** Can be given several times: what is read is an array. */
-const REPEATABLE: readonly string[] = ['--stop', '--origin', '--proxy']
+const REPEATABLE: readonly string[] = ['--stop', '--origin', '--proxy', '--data']
+/** Options that have no default, though something stands in for them where defaults are asked for. */
+const REQUIRED: readonly string[] = ['model', 'out']
 
 /** The name messages use: `--max-tokens`. */
 const nameOf = (one: Flag): string => one.flags.split(' ', 1)[0]!
@@ -187,7 +246,9 @@ export function optionsOf(target: Target): Option[] {
   return FLAGS.filter((one) => one.target === target).map((one) => {
     const isRepeatable = REPEATABLE.includes(nameOf(one))
     const [path] = one.paths
-    const value = path === 'model' || isRepeatable ? undefined : valueAt(defaults, path)
+    const found = REQUIRED.includes(path) || isRepeatable ? undefined : valueAt(defaults, path)
+    // What is off need not say so.
+    const value = found === false ? undefined : found
     const shown = SHOWN.get(one.read)?.(value as number) ?? value
     const option = new Option(one.flags, value === undefined ? one.help : `${one.help} (default ${shown})`)
     if (isRepeatable) option.argParser(collect)
@@ -236,6 +297,7 @@ const DEFAULTS: { readonly [T in Target]: () => unknown } = {
   generate: () => parseGenerateOptions(),
   // The engine has no default, and is not looked at.
   server: () => parseServerOptions({ engine: Promise.race([]) }),
+  train: () => parseTrainOptions({ model: 'demo', data: '.', out: '.' }),
 }
 
 /** What commander collected, by key. */
@@ -253,6 +315,15 @@ export function readLoadOptions(given: Given, base: LoadOptions) {
 /** The same for generate options. */
 export function readGenerateOptions(given: Given, base: GenerateOptions) {
   return read(['generate'], given, base, parseGenerateOptions)
+}
+
+/**
+ * The options of a training run.
+ *
+ * @throws {UsageError} naming the flag, its value and what is allowed.
+ */
+export function readTrainOptions(given: Given): TrainOptions {
+  return read(['train'], given, { model: 'demo' }, (options) => parseTrainOptions(options as TrainOptions))
 }
 
 /**

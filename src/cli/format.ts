@@ -14,7 +14,16 @@ export function bytes(count: number): string {
 }
 
 /** `cpu (amx, bf16), 8 threads` or `cuda (sm_90a, bf16), NVIDIA H200` */
-export function placeOf({ backend, isa, dtype, weights, threads, device }: EngineInfo): string {
+export function placeOf({
+  backend,
+  isa,
+  dtype,
+  weights,
+  threads,
+  device,
+}: Pick<EngineInfo, 'backend' | 'isa' | 'dtype' | 'weights' | 'threads'> & {
+  readonly device: { readonly name: string } | null
+}): string {
   const held = weights === 'int8' ? `${dtype}, int8 weights` : dtype
   return `${backend} (${isa}, ${held}), ${device ? device.name : `${threads} threads`}`
 }

@@ -90,6 +90,16 @@ Examples:
 Arms take turns, round by round, and Medusa's tokens are compared with plain decoding's before anything is printed.
 Interrupted, it prints what is done.`
 
+const TRAIN_EXAMPLES = `
+Examples:
+  gorgon train --model ./my-model --data ./texts --out ./my-heads
+  gorgon train --model ./my-model --data chats.jsonl --field reply --out ./my-heads --private --epochs 2
+  gorgon train --self-distill 500000 --data prompts.jsonl --out ./heads    # on what the model itself writes
+  gorgon train --self-distill 500000 --data prompts.jsonl --out ./heads --resume
+
+The model is not changed. --out gets the heads (medusa_lm_head.safetensors, config.json), accuracy.json, training.jsonl and its curves
+(training.svg), and a checkpoint: interrupted or killed, the same command with --resume goes on to the same numbers.`
+
 const SERVE_EXAMPLES = `
 Examples:
   gorgon serve                                              # the demo model on http://127.0.0.1:8080
@@ -186,6 +196,17 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
       await serve(given, io)
       // However it was stopped, that is its ordinary end.
       finish(DONE)
+    })
+
+  const trainCommand = program.command('train').description('make Medusa heads for a model, from text')
+  for (const option of optionsOf('train')) trainCommand.addOption(option)
+  trainCommand
+    .optionsGroup('Output:')
+    .option('--json', 'print one JSON object instead of tables')
+    .addHelpText('after', TRAIN_EXAMPLES)
+    .action(async (given) => {
+      const { train } = await import('./train.js')
+      await train(given, io)
     })
 
   const demoCommand = program.command('demo').description('compare plain decoding with Medusa and SnapKV, here and now')

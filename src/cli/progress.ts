@@ -3,8 +3,8 @@ import { SingleBar } from 'cli-progress'
 import type { Output } from './io.js'
 
 export interface Progress {
-  /** Shows one thing's progress, starting its bar when `label` is new. */
-  show(label: string, done: number, total: number): void
+  /** Shows one thing's progress, starting its bar when `label` is new. `note` stands behind it. */
+  show(label: string, done: number, total: number, note?: string): void
   /** Takes the bar away, before anything else is written. */
   clear(): void
 }
@@ -24,24 +24,25 @@ export function createProgress(stream: Output): Progress {
 
   return {
     clear,
-    show(label, done, total) {
+    show(label, done, total, note = '') {
       if (label !== current) {
         clear()
         bar = new SingleBar({
           stream,
-          format: '{label} [{bar}] {percentage}%',
-          barsize: 30,
+          format: '{label} [{bar}] {percentage}%{note}',
+          // What stands behind it needs the room.
+          barsize: note === '' ? 30 : 12,
           clearOnComplete: true,
           // The bar must leave the terminal as it was even when the process is ended at once.
           hideCursor: false,
           linewrap: true,
           gracefulExit: false,
         })
-        bar.start(total, done, { label })
+        bar.start(total, done, { label, note: '' })
         current = label
       }
       bar?.setTotal(total)
-      bar?.update(done)
+      bar?.update(done, { note: note && ` ${note}` })
     },
   }
 }
