@@ -110,10 +110,37 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
  *
  * @throws {GorgonError} ERR_FILE when the file cannot be read or has become shorter.
  */
-export async function readTensorBytes(path: string, entry: TensorEntry): Promise<Uint8Array> {
+export async function readTensorBytes(path: string, range: Pick<TensorEntry, 'begin' | 'end'>): Promise<Uint8Array> {
   const handle = await openFile(path)
   try {
-    return await readExactly(handle, path, entry.begin, entry.end - entry.begin)
+    return await readExactly(handle, path, range.begin, range.end - range.begin)
+  } finally {
+    await handle.close()
+  }
+}
+
+/** Enough to keep a disk busy; a whole number of elements of any dtype. */
+export const PIECE_BYTES = 4 * 1024 * 1024
+
+/**
+ * The same bytes, a piece at a time: for tensors larger than memory. Each piece is a view of one buffer, whose content the next replaces.
+ *
+ * @param pieceBytes of every piece but the last, which may be shorter.
+ * @throws {GorgonError} ERR_FILE when the file cannot be read or has become shorter.
+ */
+export async function* readTensorPieces(
+  path: string,
+  range: Pick<TensorEntry, 'begin' | 'end'>,
+  pieceBytes = PIECE_BYTES,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const handle = await openFile(path)
+  try {
+    const buffer = new Uint8Array(Math.min(pieceBytes, range.end - range.begin))
+    for (let at = range.begin; at < range.end; at += buffer.length) {
+      const piece = buffer.subarray(0, Math.min(buffer.length, range.end - at))
+      await readInto(piece, handle, path, at)
+      yield piece
+    }
   } finally {
     await handle.close()
   }
@@ -209,9 +236,14 @@ async function openFile(path: string): Promise<FileHandle> {
 
 async function readExactly(handle: FileHandle, path: string, begin: number, bytes: number): Promise<Uint8Array> {
   const buffer = new Uint8Array(bytes)
+  await readInto(buffer, handle, path, begin)
+  return buffer
+}
+
+async function readInto(buffer: Uint8Array, handle: FileHandle, path: string, begin: number): Promise<void> {
   let done = 0
-  while (done < bytes) {
-    const { bytesRead } = await handle.read(buffer, done, bytes - done, begin + done)
+  while (done < buffer.length) {
+    const { bytesRead } = await handle.read(buffer, done, buffer.length - done, begin + done)
     if (bytesRead === 0) {
       throw new GorgonError('ERR_FILE', `${path} ended at byte ${begin + done} while it was read. Was it replaced?`, {
         file: path,
@@ -220,7 +252,6 @@ async function readExactly(handle: FileHandle, path: string, begin: number, byte
     }
     done += bytesRead
   }
-  return buffer
 }
 
 function parseHeader(path: string, bytes: Uint8Array): Record<string, unknown> {
