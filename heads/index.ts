@@ -1,4 +1,6 @@
 // gorgon/heads: Medusa heads made, measured and converted; re-exports only.
+export { type ConvertReport, convertHeads } from './convert/convert.js'
+export type { ConvertOptionsInput as ConvertOptions, ConvertProgress } from './convert/options.js'
 export {
   type DataOptions,
   type Encoder,

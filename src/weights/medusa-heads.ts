@@ -32,8 +32,8 @@ import {
   widest,
 } from './tensor-table.js'
 
-const HEADS_FILE = 'medusa_lm_head.safetensors'
-const ACCURACY_FILE = 'accuracy.json'
+export const HEADS_FILE = 'medusa_lm_head.safetensors'
+export const ACCURACY_FILE = 'accuracy.json'
 
 /** Medusa heads, read and checked against their base model, their weights still on disk. */
 export interface HeadsFolder {
@@ -139,8 +139,12 @@ async function withAccuracy(heads: HeadsFolder, dir: string): Promise<HeadsFolde
   }
 }
 
-/** The file or files at a path a user gave as heads. */
-async function readHeadsTable(path: string): Promise<{ dir: string; table: TensorTable }> {
+/**
+ * The tensors at a path a user gave as heads, and the folder they are in.
+ *
+ * @throws {GorgonError} ERR_FILE, ERR_HEADS_FORMAT, ERR_SAFETENSORS.
+ */
+export async function readHeadsTable(path: string): Promise<{ dir: string; table: TensorTable }> {
   const info = await stat(path).catch((error: Error) => {
     throw new GorgonError(
       'ERR_FILE',
@@ -167,12 +171,13 @@ async function readHeadsTable(path: string): Promise<{ dir: string; table: Tenso
 
 function notSafetensors(path: string, extension: string): GorgonError {
   const what = PICKLE_EXTENSIONS.includes(extension)
-    ? `${path} is a pickle, which can run code when it is loaded, so gorgon does not read it. Convert it once, where you trust it, to ${HEADS_FILE} with the same tensor names ("0.0.linear.weight", "0.0.linear.bias", "0.1.weight", …): heads/README.md says how.`
+    ? `${path} is a pickle, which is not loaded as it is. Convert it once: gorgon heads convert ${JSON.stringify(path)} --to A --out DIR. Nothing in it is run.`
     : `${path} is not a safetensors file. Give a folder with ${HEADS_FILE}, or a .safetensors file.`
   return new GorgonError('ERR_HEADS_FORMAT', what, { path })
 }
 
-function layoutOf(
+/** @throws {GorgonError} ERR_HEADS_FORMAT when the names spell no layout. */
+export function layoutOf(
   path: string,
   table: TensorTable,
   names: readonly string[],
@@ -202,14 +207,7 @@ async function bindHeads(
   const { hidden, vocab } = base.config.shape
   const warnings: string[] = [...table.warnings]
   const storedOf = (name: string) => table.tensors.get(name)!
-  // A positive scale leaves the order of the drafts as it is.
-  if (config.logit_scale != null && config.logit_scale <= 0) {
-    throw new GorgonError(
-      'ERR_UNSUPPORTED',
-      `${path}: logit_scale is ${config.logit_scale}, which reverses the order of the drafts. That is not implemented; use a positive scale.`,
-      { heads: path, logitScale: config.logit_scale },
-    )
-  }
+  checkScale(path, config)
   checkHeadsWidth(path, layout, table, base, config)
 
   const projectionName = layout.tensors.find(({ part }) => part === 'projection')?.name
@@ -247,15 +245,14 @@ async function bindHeads(
         : slice
   }
 
-  const { medusaHeads, blocks, biasedBlocks } = layout
-  const bias = biasedBlocks === 0 ? 'none' : biasedBlocks === medusaHeads * blocks ? 'all' : 'some'
-  warnings.push(...configWarnings(layout, rows, bias, config, declared, base))
+  const { medusaHeads, blocks } = layout
+  warnings.push(...configWarnings(layout, rows, hidden, config, declared))
   return {
     format,
     path,
     medusaHeads,
     blocks,
-    bias,
+    bias: biasOf(layout),
     projection: layout.projection,
     vocab: used,
     dtype: widest(matrixDtypes(tensors)),
@@ -267,6 +264,16 @@ async function bindHeads(
     baseModel: config.base_model_name_or_path ?? null,
     warnings,
   }
+}
+
+/** A positive scale leaves the order of the drafts as it is. */
+export function checkScale(path: string, config: HeadsConfig): void {
+  if (config.logit_scale == null || config.logit_scale > 0) return
+  throw new GorgonError(
+    'ERR_UNSUPPORTED',
+    `${path}: logit_scale is ${config.logit_scale}, which reverses the order of the drafts. That is not implemented; use a positive scale.`,
+    { heads: path, logitScale: config.logit_scale },
+  )
 }
 
 /** Heads of another model show first in their width. */
@@ -367,25 +374,30 @@ async function readTokenMap(
   return map
 }
 
+/** Which blocks have a bias. */
+export function biasOf({ medusaHeads, blocks, biasedBlocks }: HeadsLayout): HeadsFolder['bias'] {
+  return biasedBlocks === 0 ? 'none' : biasedBlocks === medusaHeads * blocks ? 'all' : 'some'
+}
+
 /** Where the configuration says something else than the tensors, which win. */
-function configWarnings(
+export function configWarnings(
   layout: HeadsLayout,
-  rows: number,
-  bias: HeadsFolder['bias'],
+  rows: number | null,
+  hidden: number,
   config: HeadsConfig,
   declared: DeclaredHeads,
-  base: ModelFolder,
 ): string[] {
+  const bias = biasOf(layout)
   const warnings: string[] = []
-  const compare = (what: string, said: number | null | undefined, found: number) => {
-    if (said != null && said !== found)
+  const compare = (what: string, said: number | null | undefined, found: number | null) => {
+    if (said != null && found !== null && said !== found)
       warnings.push(`their config.json says ${what} ${said}, the tensors say ${found}; the tensors are used`)
   }
   compare('heads:', declared.medusaHeads, layout.medusaHeads)
   compare('blocks per head:', declared.blocks, layout.blocks)
   if (bias === 'some') warnings.push('some blocks have a bias and some have none')
   if (config.model_type === 'medusa') {
-    compare('hidden_size', config.hidden_size, base.config.shape.hidden)
+    compare('hidden_size', config.hidden_size, hidden)
     if (layout.projection !== 'base') compare('truncated_vocab_size', config.truncated_vocab_size, rows)
   }
   if (config.medusa_fc_bias === true && bias === 'none' && layout.blocks > 0) {

@@ -12,7 +12,7 @@ export const INDEX_FILE = 'model.safetensors.index.json'
 export const PICKLE_EXTENSIONS = ['.pt', '.bin', '.pth']
 
 /** Dtypes of weights, as safetensors names them. */
-const WEIGHT_DTYPES: Readonly<Record<string, WeightDtype>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' }
+export const WEIGHT_DTYPES: Readonly<Record<string, WeightDtype>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' }
 export const WEIGHT_BYTES: Readonly<Record<WeightDtype, number>> = { f32: 4, f16: 2, bf16: 2 }
 
 /** Most files one checkpoint may be cut into. */
