@@ -52,11 +52,12 @@ test.each([
   ['generate', 'inspect'],
   ['bench', 'serve'],
   ['serve', 'train'],
-  ['train', 'demo'],
+  ['train', 'heads'],
+  ['heads convert', 'demo'],
 ])('the README shows the flags that %s has, and no others', async (command, next) => {
   const flagsOf = (text: string) => [...new Set(text.match(/--[a-z][a-z-]*/g))].sort()
   const shown = new RegExp(`^gorgon ${command} [\\s\\S]*?(?=^gorgon ${next})`, 'm').exec(read('README.md'))?.[0] ?? ''
-  const { stdout } = await gorgon([command, '--help'])
+  const { stdout } = await gorgon([...command.split(' '), '--help'])
   const defined = [...stdout.matchAll(/^ {2}(?:-h, )?(--[a-z-]+)/gm)].map((match) => match[1]!)
   expect(flagsOf(shown)).toEqual(defined.filter((flag) => flag !== '--help').sort())
 })

@@ -100,6 +100,17 @@ Examples:
 The model is not changed. --out gets the heads (medusa_lm_head.safetensors, config.json), accuracy.json, training.jsonl and its curves
 (training.svg), and a checkpoint: interrupted or killed, the same command with --resume goes on to the same numbers.`
 
+const CONVERT_EXAMPLES = `
+Examples:
+  gorgon heads convert medusa_lm_head.pt --to A --out ./my-heads
+  gorgon heads convert ./my-heads --to E --out ./for-vllm --model ./my-model
+  gorgon heads convert ./private-heads --to B --out ./shared-heads --model ./my-model
+  gorgon heads convert ./fused-model --to A --out ./its-heads --dtype bf16
+
+A has a projection to the vocabulary for each head (FasterDecoding, TGI), B projects through the model's lm_head (TGI), E is vLLM's.
+Read are these, heads fused into a model's own files, and what torch.save wrote (.pt, .pth, .bin), of which nothing is run.
+heads/FORMAT.md has the layouts on one page.`
+
 const SERVE_EXAMPLES = `
 Examples:
   gorgon serve                                              # the demo model on http://127.0.0.1:8080
@@ -209,6 +220,32 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
       await train(given, io)
     })
 
+  program
+    .command('heads')
+    .description('Medusa heads as files')
+    .helpCommand(false)
+    .action(() => {
+      throw new UsageError('no command is given.', { isLost: true })
+    })
+    .command('convert')
+    .description('write Medusa heads in another published layout')
+    .argument('<SOURCE>', 'folder or file of heads')
+    .addOption(new Option('--to <A|B|E>', 'layout to write').choices(['A', 'B', 'E']).makeOptionMandatory())
+    .requiredOption('--out <DIR>', 'folder to write to; made when it is not there')
+    .option('--model <DIR>', "the heads' model, whose lm_head B leaves out and A and E may need")
+    .addOption(
+      new Option('--dtype <auto|f32|bf16|f16>', 'of weights; auto is as stored')
+        .choices(['auto', 'f32', 'bf16', 'f16'])
+        .default('auto'),
+    )
+    .option('--force', 'replace heads that are in the folder already')
+    .option('--json', 'print one JSON object instead of text')
+    .addHelpText('after', CONVERT_EXAMPLES)
+    .action(async (source: string, given) => {
+      const { convert } = await import('./heads.js')
+      await convert(source, given, io)
+    })
+
   const demoCommand = program.command('demo').description('compare plain decoding with Medusa and SnapKV, here and now')
   const demoFlags = ['--backend', '--threads', '--device', '--device-memory', '--temperature']
   for (const option of [...optionsOf('load'), ...optionsOf('generate')]) {
@@ -245,14 +282,25 @@ async function report(error: unknown, program: Command, argv: readonly string[],
   let text = `gorgon: ${code}: ${message}\n`
   if (io.env['GORGON_DEBUG']) text += `${stackOf(error)}\n`
   if (error instanceof CommanderError || error instanceof UsageError) {
-    const command = program.commands.find((one) => one.name() === argv[0])
+    const { command, path } = commandOf(program, argv)
     const isLost = error instanceof UsageError && error.isLost
-    text += isLost
-      ? `\n${(command ?? program).helpInformation()}`
-      : `Try: gorgon ${command ? `${command.name()} ` : ''}--help\n`
+    text += isLost ? `\n${command.helpInformation()}` : `Try: ${path} --help\n`
   }
   await write(io.stderr, text).catch(() => undefined)
   return (EXIT_CODES as Readonly<Record<string, number>>)[code] ?? FAILED
+}
+
+/** The command that arguments begin with, and how it is called. */
+function commandOf(program: Command, argv: readonly string[]): { command: Command; path: string } {
+  let command = program
+  let path = program.name()
+  for (const word of argv) {
+    const inner = command.commands.find((one) => one.name() === word)
+    if (!inner) break
+    command = inner
+    path += ` ${word}`
+  }
+  return { command, path }
 }
 
 function describe(error: unknown): { code: string; message: string } {
