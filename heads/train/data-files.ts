@@ -101,6 +101,7 @@ export async function* readDataFile(file: DataFile, options: ReadOptions): Async
     else if (!(await isText(handle))) {
       if (file.isNamed) throw unusable(file.path, 'it is not UTF-8 text. Give text, .jsonl, or .json with token ids.')
       options.skipped.binary++
+      options.onBytes?.(file.bytes)
     } else if (extname(file.path) === '.jsonl') yield* readLines(file, handle, options)
     else if (extname(file.path) === '.json') yield* readJson(file, handle, options)
     else yield* readPlain(file, handle, options)

@@ -1,6 +1,6 @@
 // What a training run is told: schemas of its options and the one table of their defaults.
 import { z } from 'zod'
-import { LoadOptions } from '../../src/options.js'
+import { LoadOptions, requestShape } from '../../src/options.js'
 import {
   abortSignal,
   above,
@@ -15,6 +15,7 @@ import {
   violate,
 } from '../../src/schema.js'
 import { MAX_BLOCKS, MAX_MEDUSA_HEADS } from '../format/names.js'
+import { SELF_DISTILL_DEFAULTS } from './self-distill.js'
 
 /** Found by experiment on the demo model: bench/README.md has what was tried. */
 export const DEFAULTS = {
@@ -29,7 +30,7 @@ export const DEFAULTS = {
   clip: 1,
   depthDecay: 0.8,
   heldOut: 0.05,
-  temperature: 0.7,
+  temperature: SELF_DISTILL_DEFAULTS.temperature,
   checkpointEvery: 100,
   /** Evaluations of a run, where nobody says how often. */
   evaluations: 10,
@@ -111,7 +112,7 @@ export const TrainOptions = strict({
   /** Tokens that the model itself is to write, to learn from; 0 is none. Default 0. */
   selfDistill: integer(0).default(0),
   /** At which the model writes them. 0, or 0.001 to 100; default 0.7. */
-  temperature: between(0, 100).default(DEFAULTS.temperature),
+  temperature: requestShape.temperature.unwrap().default(DEFAULTS.temperature),
   /** Go on from the last checkpoint in `out`. Default false. */
   resume: flag().default(false),
   /** Tokens per update, about. At least 1; default 4096. */

@@ -210,11 +210,16 @@ describe('is refused:', () => {
 })
 
 test('reading tells how far it is, and stops when it is told to', async () => {
-  const folder = await folderOf({ 'a.txt': 'one', 'b.txt': 'two'.repeat(1000) })
+  const folder = await folderOf({
+    'a.txt': 'one',
+    'b.png': Uint8Array.of(0, 1),
+    'c.txt': 'two'.repeat(1000),
+    'd.txt': '',
+  })
   const told: [number, number][] = []
   const onProgress = (done: number, total: number) => void told.push([done, total])
   await readTrainingData([folder], encoder, { field: 'text', onProgress })
-  expect(told.at(-1)).toEqual([3003, 3003])
+  expect(told.at(-1)).toEqual([3005, 3005])
   const signal = AbortSignal.abort(new Error('enough'))
   await expect(readTrainingData([folder], encoder, { field: 'text', signal })).rejects.toThrow('enough')
   await rm(folder, { recursive: true })
