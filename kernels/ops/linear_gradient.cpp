@@ -66,6 +66,12 @@ void add_products(const LinearGradientArgs& args, const PackedMatrix& x, const f
   const int64_t blocks = x.column_blocks(), deep = x.depth_tiles();
   for (int64_t block = 0; block < blocks; block += kBlocks) {
     const int64_t last_block = block + kBlocks < blocks ? block + kBlocks : blocks;
+    const int64_t column = block * kTileColumns, columns = last_block * kTileColumns < args.depth ? kWidth : args.depth - column;
+    float* dw = args.dw + first * args.depth + column;
+    for (int64_t n = 0; n < rows; ++n) {
+      // Sums in memory are on their way while their products are computed.
+      for (int64_t k = 0; k < columns; k += kLanes) __builtin_prefetch(dw + n * args.depth + k, 1, 2);
+    }
     for (int64_t tile = 0; tile < deep; tile += kPassTiles) {
       PackedMatrix pass = x;
       pass.tiles = x.tile(0, tile);
@@ -73,10 +79,8 @@ void add_products(const LinearGradientArgs& args, const PackedMatrix& x, const f
       tile_product(dy + tile * kTileDepth, stride, rows, pass, block, last_block, sums, kWidth, tile > 0);
     }
     tile_memory_is_written();
-    const int64_t column = block * kTileColumns, columns = last_block * kTileColumns < args.depth ? kWidth : args.depth - column;
     for (int64_t n = 0; n < rows; ++n) {
-      float* dw = args.dw + (first + n) * args.depth + column;
-      for (int64_t k = 0; k < columns; ++k) dw[k] += sums[n * kWidth + k];
+      for (int64_t k = 0; k < columns; ++k) dw[n * args.depth + k] += sums[n * kWidth + k];
     }
   }
 }

@@ -32,16 +32,59 @@ GORGON_INLINE void load_pair(const std::byte* tile, int pair, F32x16& even, F32x
   }
 }
 
-// Rows and column blocks held in registers at once. Measured, not counted: the compiler keeps some shapes in registers and spills others
-// (4 x 3 reaches the multiply-add peak of a Zen 5 core with AVX-512, 4 x 2 less than half of it).
+// Rows and column blocks held in registers at once, and rows up to which both chains of a tile are. Measured, not counted: the compiler keeps
+// some shapes in registers and spills others (4 x 3 reaches the multiply-add peak of a Zen 5 core with AVX-512, 4 x 2 less than half of it;
+// with AVX2's sixteen registers 6 x 1, one chain after the other, reaches it, and both chains of 3 x 1 a third).
 #if GORGON_SIMD_AVX512
-constexpr int kRows = 4, kBlocks = 3;
+constexpr int kRows = 4, kBlocks = 3, kRowsOfBothChains = 4;
+#elif GORGON_SIMD_AVX2
+constexpr int kRows = 6, kBlocks = 1, kRowsOfBothChains = 2;
 #else
-constexpr int kRows = 3, kBlocks = 1;
+constexpr int kRows = 3, kBlocks = 1, kRowsOfBothChains = 3;
 #endif
 
 /** Up to so many rows the weights' bytes are what takes time, and are asked for ahead. */
 constexpr int kFetchRows = 2;
+
+/** One chain of a tile: every second depth from `parity` on. */
+template <DType dtype, int Rows, int Blocks, int parity>
+GORGON_INLINE void add_chain(const float* row, int64_t lda, const std::byte* tiles, int64_t column_stride, F32x16 (&chain)[Rows][Blocks]) {
+  for (int pair = 0; pair < kTileDepth / 2; ++pair) {
+    F32x16 w[2][Blocks];
+    for (int b = 0; b < Blocks; ++b) load_pair<dtype>(tiles + b * column_stride, pair, w[0][b], w[1][b]);
+    for (int m = 0; m < Rows; ++m) {
+      const F32x16 value = broadcast(row[m * lda + 2 * pair + parity]);
+      for (int b = 0; b < Blocks; ++b) chain[m][b] = fma(value, w[parity][b], chain[m][b]);
+    }
+  }
+}
+
+/** Both chains of a tile. */
+template <DType dtype, int Rows, int Blocks>
+GORGON_INLINE void add_chains(const float* row, int64_t lda, const std::byte* tiles, int64_t column_stride, F32x16 (&even)[Rows][Blocks],
+                              F32x16 (&odd)[Rows][Blocks]) {
+  if constexpr (Rows > kRowsOfBothChains) {
+    add_chain<dtype, Rows, Blocks, 0>(row, lda, tiles, column_stride, even);
+    add_chain<dtype, Rows, Blocks, 1>(row, lda, tiles, column_stride, odd);
+    return;
+  }
+  for (int pair = 0; pair < kTileDepth / 2; ++pair) {
+    F32x16 w_even[Blocks], w_odd[Blocks];
+    if constexpr (Rows <= kFetchRows) {
+      constexpr int64_t kPairBytes = tile_bytes(dtype) / (kTileDepth / 2);
+      for (int b = 0; b < Blocks; ++b) __builtin_prefetch(tiles + b * column_stride + pair * kPairBytes + kFetchAhead);
+    }
+    for (int b = 0; b < Blocks; ++b) load_pair<dtype>(tiles + b * column_stride, pair, w_even[b], w_odd[b]);
+    for (int m = 0; m < Rows; ++m) {
+      const F32x16 a_even = broadcast(row[m * lda + 2 * pair]);
+      const F32x16 a_odd = broadcast(row[m * lda + 2 * pair + 1]);
+      for (int b = 0; b < Blocks; ++b) {
+        even[m][b] = fma(a_even, w_even[b], even[m][b]);
+        odd[m][b] = fma(a_odd, w_odd[b], odd[m][b]);
+      }
+    }
+  }
+}
 
 /** `Rows` x `Blocks` results. `w` is the first tile of the first block; c is [Rows][Blocks] of 16 lanes, ldc floats from row to row. */
 template <DType dtype, int Rows, int Blocks>
@@ -56,24 +99,7 @@ GORGON_INLINE void product(const float* a, int64_t lda, const std::byte* w, int6
     for (int m = 0; m < Rows; ++m) {
       for (int b = 0; b < Blocks; ++b) even[m][b] = odd[m][b] = zero();
     }
-    const std::byte* tiles = w + t * depth_stride;
-    const float* row = a + t * kTileDepth;
-    for (int pair = 0; pair < kTileDepth / 2; ++pair) {
-      F32x16 w_even[Blocks], w_odd[Blocks];
-      if constexpr (Rows <= kFetchRows) {
-        constexpr int64_t kPairBytes = tile_bytes(dtype) / (kTileDepth / 2);
-        for (int b = 0; b < Blocks; ++b) __builtin_prefetch(tiles + b * column_stride + pair * kPairBytes + kFetchAhead);
-      }
-      for (int b = 0; b < Blocks; ++b) load_pair<dtype>(tiles + b * column_stride, pair, w_even[b], w_odd[b]);
-      for (int m = 0; m < Rows; ++m) {
-        const F32x16 a_even = broadcast(row[m * lda + 2 * pair]);
-        const F32x16 a_odd = broadcast(row[m * lda + 2 * pair + 1]);
-        for (int b = 0; b < Blocks; ++b) {
-          even[m][b] = fma(a_even, w_even[b], even[m][b]);
-          odd[m][b] = fma(a_odd, w_odd[b], odd[m][b]);
-        }
-      }
-    }
+    add_chains<dtype, Rows, Blocks>(a + t * kTileDepth, lda, w + t * depth_stride, column_stride, even, odd);
     for (int m = 0; m < Rows; ++m) {
       for (int b = 0; b < Blocks; ++b) sum[m][b] = sum[m][b] + (even[m][b] + odd[m][b]);
     }
