@@ -4,6 +4,7 @@ import { GREEDY_SAMPLING } from '../../src/decode/sampling.js'
 import { RandomWeights } from '../support/random-weights.js'
 import { type ModelShape, SHAPES, type ShapeName } from '../support/shapes.js'
 import type { OperationArgs } from './native-ops.js'
+import { TRAINING_CASES } from './training-cases.js'
 
 export interface OperationCase {
   /** As the addon exports it. */
@@ -320,6 +321,7 @@ export const CASES = {
   rmsNorm: (shape: ShapeName) => [1, 16, 512].map((rows) => rmsNorm(shape, rows)),
   rope: (shape: ShapeName) => [1, 16, 512].map((tokens) => rope(shape, tokens)),
   siluMul: (shape: ShapeName) => [1, 16, 512].map((rows) => siluMul(shape, rows)),
+  ...TRAINING_CASES,
 } as const satisfies Record<string, (shape: ShapeName) => OperationCase[]>
 
 export type OperationName = keyof typeof CASES

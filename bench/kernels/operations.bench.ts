@@ -1,8 +1,9 @@
-// Question: what does each operation of a step cost beside the packed product, and how far is it from its roofline?
+// Question: what does each operation of a step, or of training, cost beside the packed product, and how far is it from its roofline?
 //
 // Expected from arithmetic: attention over 12000 rows of the demo's shape reads 6 MiB a layer and computes 18 MFLOP for each tree node: at
 // 40 GB/s and 0.3 TFLOP/s of AVX-512 it turns from waiting for memory to computing at 3 nodes, with AMX at 30. The others touch a few
-// hundred kilobytes that are in a cache: microseconds, of which starting the threads is about half of one.
+// hundred kilobytes that are in a cache: microseconds, of which starting the threads is about half of one. Of training, linear_gradient
+// multiplies as much as linear does and should take its time; adamw and sum_of_squares wait for memory, the rest for a cache.
 //
 //   npm run bench -- kernels/operations                                             all operations, shapes and instruction sets
 //   npm run bench -- kernels/operations --operations treeAttention,posterior --shapes demo --isas avx512
@@ -67,7 +68,10 @@ const allIsas = [...isas, ...deviceIsas()]
 /** Another vocabulary is all that the largest shape has of its own. */
 const USUAL_SHAPES = SHAPE_NAMES.filter((name) => name !== 'llama-3-8b')
 await runBench(
-  benchCommand('kernels/operations', 'Every operation of a step but the packed product, beside its roofline.')
+  benchCommand(
+    'kernels/operations',
+    'Every operation of a step or of training but the packed product, beside its roofline.',
+  )
     .option('--operations <list>', OPERATION_NAMES.join(', '), wordList(OPERATION_NAMES), [...OPERATION_NAMES])
     .option('--shapes <names>', SHAPE_NAMES.join(', '), wordList(SHAPE_NAMES), USUAL_SHAPES)
     .option('--isas <list>', 'instruction sets; those of a GPU are named sm_…', wordList(allIsas), isas)

@@ -18,6 +18,15 @@ const SMALL: [string, OperationCase][] = [
   ['rmsNorm', caseOf(CASES.rmsNorm('demo'), /16 x/)],
   ['rope', caseOf(CASES.rope('demo'), /16 tokens/)],
   ['siluMul', caseOf(CASES.siluMul('demo'), /16 x/)],
+  ['crossEntropy', CASES.crossEntropy('demo')[0]!],
+  ['linearGradient', caseOf(CASES.linearGradient('demo'), /block/)],
+  ['residualSilu', CASES.residualSilu('demo')[0]!],
+  ['residualSiluGradient', CASES.residualSiluGradient('demo')[0]!],
+  ['packWeight', caseOf(CASES.packWeight('demo'), /384$/)],
+  ['packWeight', caseOf(CASES.packWeight('demo'), /transposed/)],
+  ['unpackWeight', CASES.unpackWeight('demo')[0]!],
+  ['adamw', CASES.adamw('demo')[0]!],
+  ['sumOfSquares', CASES.sumOfSquares('demo')[0]!],
 ]
 
 describe('cases of operations', () => {
