@@ -11,7 +11,8 @@
 //   g     operand  [M, V]         as the backend's products take it, of `dtype`; null: not wanted. Does not alias x
 //
 // Limits      M >= 1, V >= 1; t < V.
-// Numerics    f32, relative to the row's largest logit. A row with a NaN, or without a finite logit, has the loss NaN and any rank.
+// Numerics    f32 exponentials, relative to the row's largest logit. A row with a NaN or +infinity, or of -infinity alone, has loss and gradients
+//             NaN and any rank.
 // Row result  independent of M, of the threads and of the instruction set, bit for bit; on CUDA of M.
 // Cost        reads M*V logits twice, writes M*V gradients.
 // Errors      none.

@@ -274,24 +274,26 @@ describe('cross_entropy', () => {
     expectClose(gradient, wanted, 8 * EPSILON.f32, { random, axes: { m: 2, j: 4 } })
   })
 
-  it('NaN spoils its own row, wherever it is, and so does a row of nothing', () => {
-    const [rows, columns] = [5, 40]
+  it('NaN spoils its own row, wherever it is, and so do +infinity and nothing but -infinity', () => {
+    const [rows, columns] = [6, 40]
     const random = new Random('cross_entropy NaN')
     const x = random.normals(rows * columns, 2)
-    const targets = Int32Array.of(3, 7, 9, 0, 39)
+    const targets = Int32Array.of(3, 7, 9, 0, 39, 5)
     const clean = onAll({ rows, columns, dtype: 'f32' }, x, targets, random)
     x[1 * columns + 7] = Number.NaN // the target's own
     x[2 * columns + 33] = Number.NaN
     x.fill(Number.NEGATIVE_INFINITY, 3 * columns, 4 * columns)
+    x[5 * columns + 11] = Number.POSITIVE_INFINITY
     for (const isa of isas) {
       const { losses, gradient } = run(isa, 2, { rows, columns, dtype: 'f32' }, x, targets)
-      expect(Array.from(losses, Number.isNaN), isa).toEqual([false, true, true, true, false])
+      expect(Array.from(losses, Number.isNaN), isa).toEqual([false, true, true, true, false, true])
       for (const m of [0, 4]) {
         const place = { random, axes: { j: columns }, what: `${isa}, row ${m}` }
         expect(losses[m], isa).toBe(clean.losses[m])
         expectSameBits(rowOf(gradient, m, columns), rowOf(clean.gradient, m, columns), place)
       }
-      for (const m of [1, 2, 3]) expect(rowOf(gradient, m, columns).every(Number.isNaN), `${isa}, row ${m}`).toBe(true)
+      for (const m of [1, 2, 3, 5])
+        expect(rowOf(gradient, m, columns).every(Number.isNaN), `${isa}, row ${m}`).toBe(true)
     }
   })
 })
