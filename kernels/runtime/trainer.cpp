@@ -25,12 +25,12 @@ constexpr int64_t kFloat = sizeof(float);
 constexpr int64_t kMostBlocks = 1024;
 /** Chunks are whole blocks of rows, as products take them. */
 constexpr int64_t kChunkBlock = 64;
-/** Logits of a chunk: on the CPU as many as stay in a cache between the operations that read them. */
-constexpr int64_t kLogitBytes = int64_t{256} << 20, kCachedLogitBytes = int64_t{8} << 20;
+/** Of a chunk's logits. */
+constexpr int64_t kLogitBytes = int64_t{256} << 20;
 
+/** As many as memory allows: weights and sums of gradients are gone through once for all of them. */
 int64_t rows_of_chunk(const Model& model) {
-  const int64_t bytes = model.memory().is_host() ? kCachedLogitBytes : kLogitBytes;
-  const int64_t rows = bytes / (model.shape().vocab * kFloat) / kChunkBlock * kChunkBlock;
+  const int64_t rows = kLogitBytes / (model.shape().vocab * kFloat) / kChunkBlock * kChunkBlock;
   return std::clamp(rows, kChunkBlock, model.prompt_rows());
 }
 
