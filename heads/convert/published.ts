@@ -103,7 +103,8 @@ export function publish(source: HeadsSource, target: Target, base: BaseModel | n
   // The others' readers expect a bias on every block, and where vLLM is told of one it expects all.
   const hasBias = blocks > 0 && (target !== 'E' || source.bias !== 'none')
   const missing = hasBias ? medusaHeads * blocks - layout.biasedBlocks : 0
-  if (missing > 0) warnings.push(`${missing} biases are written as zeros, which is what their absence means`)
+  if (missing > 0)
+    warnings.push(`biases that are not stored (${missing}) are written as zeros, which is what their absence means`)
 
   const projections = target === 'B' ? null : projectionsOf(source, target, base)
   const isShared = target === 'E' && projections !== null && layout.projection !== 'per-head'

@@ -7,7 +7,7 @@ import { listed } from '../../src/weights/tensor-table.js'
 import { MAX_PICKLE_BYTES, PickleFunction, PickleTuple, type PickleWorld, pickleError, readPickle } from './pickle.js'
 
 /** Most files in one archive: one per storage, and a few more. */
-const MAX_ENTRIES = 1 << 17
+export const MAX_ENTRIES = 1 << 14
 /** Where training scripts put what they save, from the outside in. */
 const WRAPPERS: readonly string[] = ['state_dict', 'model_state_dict', 'model', 'module']
 /** The same, where it tells what is inside. */

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { openTorchFile } from '../../../heads/convert/torch-file.js'
+import { MAX_ENTRIES, openTorchFile } from '../../../heads/convert/torch-file.js'
 import { isGorgonError } from '../../../src/errors.js'
 import { readTensorBytes } from '../../../src/weights/safetensors.js'
 import { failure } from '../../support/errors.js'
@@ -227,6 +227,13 @@ describe('what is refused:', () => {
     const error = await failure(() => openTorchFile(path), 'ERR_HEADS_FORMAT', says)
     expect(error.message.length).toBeLessThan(1000)
     expect(error.message).toContain(path)
+  })
+
+  test('more files in an archive than the limit', async () => {
+    const empty = (count: number) => Array.from({ length: count }, (_, i) => data(`x/${i}`, ''))
+    await openTorchFile(written(entries(stored, ...empty(MAX_ENTRIES - 2))))
+    const path = written(entries(stored, ...empty(MAX_ENTRIES - 1)))
+    await failure(() => openTorchFile(path), 'ERR_HEADS_FORMAT', new RegExp(`more than ${MAX_ENTRIES} files`))
   })
 
   test('what is not a file', async () => {
