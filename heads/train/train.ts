@@ -18,7 +18,7 @@ export interface TrainingReport {
   readonly layers: number
   readonly private: boolean
   readonly steps: number
-  /** Times through the data, begun ones included. */
+  /** Times through the texts to learn from. */
   readonly epochs: number
   /** Read by all steps, and the seconds these took; evaluations and checkpoints are not in it. */
   readonly tokens: number
@@ -151,7 +151,7 @@ function reportOf(run: TrainingRun, heldOut: ScoreTotals | null, wallSeconds: nu
     layers: options.layers,
     private: options.private,
     steps,
-    epochs: run.plan.at(steps).epoch + 1,
+    epochs: tokens / texts.counts.tokens,
     tokens,
     seconds,
     tokensPerSecond: seconds > 0 ? tokens / seconds : 0,

@@ -137,7 +137,7 @@ function describe(report: TrainingReport, model: string): string {
     ['texts', `${count(data.documents, 'text')}, ${count(data.tokens, 'token')}${held}`],
     [
       'training',
-      `${count(steps, 'step')}, ${count(epochs, 'epoch')}, ${count(tokens, 'token')} in ${duration(seconds)}${resumedFrom === null ? '' : ` (from step ${resumedFrom} on here)`}: ${Math.round(tokensPerSecond)} tokens/s`,
+      `${count(steps, 'step')}, ${count(Math.round(10 * epochs) / 10, 'epoch')}, ${count(tokens, 'token')} in ${duration(seconds)}${resumedFrom === null ? '' : ` (from step ${resumedFrom} on here)`}: ${Math.round(tokensPerSecond)} tokens/s`,
     ],
     ['on', `${placeOf({ ...engine, weights: 'full', device })}${device === null ? `, ${engine.processor}` : ''}`],
     [

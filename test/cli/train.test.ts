@@ -41,7 +41,7 @@ describe('a run', () => {
     }
     expect(stdout).toMatch(/^heads +2 of 1 block, in /m)
     expect(stdout).toMatch(/^texts +\d+ texts, \d+ tokens; \d+ texts? held out$/m)
-    expect(stdout).toMatch(/^training +6 steps, \d+ epochs?, \d+ tokens in 0:\d\d: \d+ tokens\/s$/m)
+    expect(stdout).toMatch(/^training +6 steps, [\d.]+ epochs?, \d+ tokens in 0:\d\d: \d+ tokens\/s$/m)
     expect(stdout).toMatch(/^on +cpu \(\w+, f32\), 1 threads/m)
     expect(stdout).toMatch(/^memory +[\d.]+ [KM]iB for training, [\d.]+ [MG]iB of the process$/m)
     expect(stdout).toMatch(/^head +positions +loss +top-1 +top-5 +top-10$/m)
