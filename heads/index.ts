@@ -1,4 +1,13 @@
 // gorgon/heads: Medusa heads made, measured and converted; re-exports only.
+
+export { type Calibration, type CalibrationConditions, calibrateHeads } from './calibrate/calibrate.js'
+export type { Check } from './calibrate/check.js'
+export { type WrittenFile, writeCalibration } from './calibrate/files.js'
+export { countRanks, growTree, type RankShares } from './calibrate/grow.js'
+export type { CalibrateOptionsInput, CalibrationProgress } from './calibrate/options.js'
+export type { SizeRate } from './calibrate/sizes.js'
+export { MISSED, type Trace, UNSEEN } from './calibrate/trace.js'
+export { type Rate, rateOf, type Steps, walkTexts } from './calibrate/walk.js'
 export { type ConvertReport, convertHeads } from './convert/convert.js'
 export type { ConvertOptionsInput as ConvertOptions, ConvertProgress } from './convert/options.js'
 export {

@@ -1,4 +1,4 @@
-// Charts as SVG text, for whoever has numbers to show: lines, bars and heat maps. The same data give the same bytes; legible on light and dark pages.
+// Charts as SVG text, for whoever has numbers to show: lines, bars, heat maps and trees. The same data give the same bytes; legible on light and dark pages.
 
 export interface Point {
   readonly x: number
@@ -52,11 +52,31 @@ export interface HeatMap {
   readonly format?: (value: number) => string
 }
 
+export interface TreeChart {
+  readonly title: string
+  /** The root first, each node after its parent. Siblings stand in the order given. */
+  readonly nodes: readonly {
+    /** Index of its parent; -1 for the root. */
+    readonly parent: number
+    readonly label: string
+    /** Width of the edge from its parent, 0 to 1. */
+    readonly width: number
+    /** How dark it is, 0 to 1. */
+    readonly shade: number
+  }[]
+  /** By depth, the root's first. */
+  readonly rows: readonly string[]
+  /** Lines below. */
+  readonly notes: readonly string[]
+}
+
 const WIDTH = 720
 const PLOT = { left: 68, right: WIDTH - 20, height: 280 } as const
 const TITLE_Y = 24
 const LEGEND_Y = 46
 const LINE_HEIGHT = 18
+/** From one depth of a tree to the next. */
+const TREE_ROW = 72
 /** Below the plot: tick labels and the axis's own. */
 const FOOT = 46
 /** Of a 12 px letter, about: enough to wrap a legend. */
@@ -183,6 +203,48 @@ export function heatMap(chart: HeatMap): string {
     ...chart.x.names.map((name, x) => text(left + cell.width * (x + 0.5), bottom + 18, name, 'middle')),
     text((left + PLOT.right) / 2, bottom + 38, chart.x.label, 'middle'),
     upright(16, (top + bottom) / 2, chart.y.label),
+  ])
+}
+
+/** Nodes by depth, the root above. */
+export function treeChart({ title, nodes, rows, notes }: TreeChart): string {
+  const children = nodes.map((): number[] => [])
+  const depths: number[] = []
+  nodes.forEach(({ parent }, node) => {
+    children[parent]?.push(node)
+    depths[node] = parent < 0 ? 0 : depths[parent]! + 1
+  })
+  const leafCount = children.filter((own) => own.length === 0).length
+  const space = (PLOT.right - PLOT.left) / leafCount
+  const radius = Math.min(11, space * 0.46)
+  const x: number[] = []
+  let leaves = 0
+  const place = (node: number): number => {
+    const own = children[node]!.map(place)
+    const at = own.length > 0 ? (own[0]! + own.at(-1)!) / 2 : PLOT.left + space * (leaves++ + 0.5)
+    x[node] = at
+    return at
+  }
+  place(0)
+  const y = (depth: number): number => LEGEND_Y + radius + TREE_ROW * depth
+  const bottom = y(Math.max(...depths)) + radius
+  const edges = nodes.map(({ parent, width }, node) => {
+    if (parent < 0) return ''
+    const ends = `x1="${n(x[parent]!)}" y1="${n(y(depths[parent]!))}" x2="${n(x[node]!)}" y2="${n(y(depths[node]!))}"`
+    return `<line class="axis" ${ends} style="stroke-width:${n(0.5 + 5.5 * clamp(width))}"/>`
+  })
+  const discs = nodes.map(({ label, shade: darkness }, node) => {
+    const [cx, cy] = [x[node]!, y(depths[node]!)]
+    const disc = `<circle class="axis" cx="${n(cx)}" cy="${n(cy)}" r="${n(radius)}" fill="${shade(clamp(darkness))}"/>`
+    const ink = `class="${darkness > 0.5 ? 'pale' : 'dark'}" style="font-size:${n(radius * 1.2)}px"`
+    return `${disc}<text x="${n(cx)}" y="${n(cy + radius * 0.4)}" text-anchor="middle" ${ink}>${escaped(label)}</text>`
+  })
+  const firstNote = bottom + LINE_HEIGHT + 8
+  return document(firstNote + LINE_HEIGHT * notes.length, title, [
+    ...rows.map((name, depth) => text(PLOT.left - 8, y(depth) + 4, name, 'end')),
+    ...edges,
+    ...discs,
+    ...notes.map((note, i) => text(PLOT.left, firstNote + LINE_HEIGHT * i, note, 'start')),
   ])
 }
 

@@ -8,6 +8,8 @@ import {
   type LineChart,
   lineChart,
   stackedCharts,
+  type TreeChart,
+  treeChart,
 } from '../src/charts.js'
 
 const lines: LineChart = {
@@ -160,4 +162,58 @@ test('charts stand one below the other in a document as high as all of them', ()
   expect(parts.length).toBe(3)
   expect(tops).toEqual([0, parts[0], parts[0]! + parts[1]!])
   expect(whole).toBe(parts.reduce((sum, height) => sum + height, 0))
+})
+
+describe('treeChart', () => {
+  const node = (parent: number, label: string, width = 0.5, shade = 0.5) => ({ parent, label, width, shade })
+  const chart: TreeChart = {
+    title: 'A tree <of> drafts',
+    nodes: [node(-1, ''), node(0, '0', 1, 1), node(0, '1', 0), node(1, '0'), node(1, '1'), node(2, '<')],
+    rows: ['next', 'head 1', 'head 2'],
+    notes: ['first note', 'second note'],
+  }
+  const circles = (svg: string) =>
+    [...svg.matchAll(/<circle [^>]*cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"/g)].map(([, x, y, r]) => ({
+      x: Number(x),
+      y: Number(y),
+      r: Number(r),
+    }))
+
+  test('stands nodes below one another by depth, parents above the middle of their children, siblings in order', () => {
+    const [root, left, right, ...leaves] = circles(treeChart(chart))
+    expect(leaves.map(({ y }) => y)).toEqual([leaves[0]!.y, leaves[0]!.y, leaves[0]!.y])
+    expect(root!.y).toBeLessThan(left!.y)
+    expect(left!.y).toBe(right!.y)
+    expect(left!.x).toBeCloseTo((leaves[0]!.x + leaves[1]!.x) / 2, 0)
+    expect(right!.x).toBe(leaves[2]!.x)
+    expect(root!.x).toBeCloseTo((left!.x + right!.x) / 2, 0)
+    expect(leaves[0]!.x).toBeLessThan(leaves[1]!.x)
+  })
+
+  test('draws wider and darker what is more', () => {
+    const svg = treeChart(chart)
+    const widths = [...svg.matchAll(/stroke-width:([\d.]+)"/g)].map(([, width]) => Number(width))
+    expect(widths).toHaveLength(5)
+    expect(widths[0]).toBe(Math.max(...widths))
+    expect(widths[1]).toBe(Math.min(...widths))
+    expect(svg).toContain('class="pale"')
+    expect(svg).toContain('class="dark"')
+  })
+
+  test('has room for sixty-three leaves, side by side', () => {
+    const many = circles(
+      treeChart({ ...chart, nodes: [node(-1, ''), ...Array.from({ length: 63 }, () => node(0, '9'))], rows: [] }),
+    ).slice(1)
+    for (const [i, { x, r }] of many.entries()) {
+      if (i > 0) expect(x - many[i - 1]!.x).toBeGreaterThan(2 * r - 0.5)
+    }
+    expect(many.at(-1)!.x).toBeLessThan(720)
+  })
+
+  test('says its names and notes, and the same again', () => {
+    const svg = treeChart(chart)
+    for (const words of ['A tree &lt;of&gt; drafts', 'head 2', 'second note', '&lt;']) expect(svg).toContain(words)
+    expect(treeChart(chart)).toBe(svg)
+    expect(circles(treeChart({ ...chart, nodes: [node(-1, '')] }))).toHaveLength(1)
+  })
 })

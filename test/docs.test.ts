@@ -53,7 +53,8 @@ test.each([
   ['bench', 'serve'],
   ['serve', 'train'],
   ['train', 'heads'],
-  ['heads convert', 'demo'],
+  ['heads convert', 'tree'],
+  ['tree', 'demo'],
 ])('the README shows the flags that %s has, and no others', async (command, next) => {
   const flagsOf = (text: string) => [...new Set(text.match(/--[a-z][a-z-]*/g))].sort()
   const shown = new RegExp(`^gorgon ${command} [\\s\\S]*?(?=^gorgon ${next})`, 'm').exec(read('README.md'))?.[0] ?? ''

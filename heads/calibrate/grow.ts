@@ -10,7 +10,7 @@ const PRIOR_STEPS = 16
 const TRIED = 8
 
 /** How often each draft is right: per head, over all positions that the text went on long enough to judge. */
-export interface RankCounts {
+export interface RankShares {
   /** [medusaHead][rank] */
   readonly accuracy: RankAccuracy
   /** [medusaHead]: positions. */
@@ -21,16 +21,16 @@ export interface RankCounts {
  * Heads have counts of their own: near the end of a text the deeper ones stand for tokens that never came. FasterDecoding/Medusa divides all by
  * the first head's (medusa/eval/gen_results.py), which makes the deepest of five look up to a fifth worse than it is.
  */
-export function countRanks(traces: readonly Trace[]): RankCounts {
+export function countRanks(traces: readonly Trace[]): RankShares {
   return shareRanks(traces, () => true)
 }
 
 /** As `countRanks`, of the positions at which some draft of each head before was right. */
-function countFollowing(traces: readonly Trace[]): RankCounts {
+function countFollowing(traces: readonly Trace[]): RankShares {
   return shareRanks(traces, (rank) => rank >= 0)
 }
 
-function shareRanks(traces: readonly Trace[], goesOn: (rank: number) => boolean): RankCounts {
+function shareRanks(traces: readonly Trace[], goesOn: (rank: number) => boolean): RankShares {
   const medusaHeads = traces[0]?.medusaHeads ?? 0
   const counts = new Array<number>(medusaHeads).fill(0)
   const hits = counts.map(() => new Array<number>(RANK_COUNT).fill(0))

@@ -88,7 +88,7 @@ async function encodeText(
   return { tokens, from }
 }
 
-function checkVocabulary(ids: Int32Array, vocab: number, where: string, why: string): void {
+export function checkVocabulary(ids: Int32Array, vocab: number, where: string, why: string): void {
   const index = ids.findIndex((id) => id >= vocab)
   if (index < 0) return
   throw new GorgonError(

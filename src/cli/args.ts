@@ -1,6 +1,7 @@
 // Flags as data: how each is spelled, which option it sets, and the reading of what a user gave.
 import { Option } from 'commander'
 // Not from the index of heads: a flag needs nothing of what trains them.
+import { type CalibrateOptions, parseCalibrateOptions } from '../../heads/calibrate/options.js'
 import { parseTrainOptions, DEFAULTS as TRAINING, type TrainOptions } from '../../heads/train/options.js'
 import {
   type GenerateOptions,
@@ -14,6 +15,7 @@ import { suggest } from '../schema.js'
 // Not from the server's index: of all commands only `serve` needs what a server is made of.
 import { parseServerOptions, type ServerOptionsInput } from '../server/options.js'
 import { bytes } from './format.js'
+import { readTreeFile } from './tree-file.js'
 
 /** Bad arguments; the message says what is wrong and what is allowed. */
 export class UsageError extends GorgonError {
@@ -33,7 +35,7 @@ export class UsageError extends GorgonError {
  * The options object a flag belongs to. Speculation and cache are the engine's here, so that rules between their fields are checked at once.
  * `serving` are the engine's too, of no use but to a server.
  */
-type Target = 'load' | 'serving' | 'generate' | 'server' | 'train'
+type Target = 'load' | 'serving' | 'generate' | 'server' | 'train' | 'calibrate'
 
 interface Flag {
   readonly target: Target
@@ -67,7 +69,9 @@ const asMilliseconds = (seconds: string): unknown => {
   const value = asNumber(seconds)
   return typeof value === 'number' ? Math.round(value * 1000) : value
 }
-const asTree = (text: string): unknown => (/^\d+$/.test(text) ? Number(text) : text)
+const asTree = (text: string): unknown =>
+  /^\d+$/.test(text) ? Number(text) : text.endsWith('.json') ? readTreeFile(text) : text
+const asNumbers = (text: string): unknown => text.split(',').map(asNumber)
 const asHeads = (text: string): unknown => (text === 'none' ? false : text)
 
 /** How a default is written that the flag has in other units than the option. */
@@ -84,7 +88,7 @@ const group = (target: Target, heading: string, lines: readonly Line[]): Flag[] 
     return { target, group: heading, flags, paths, read, help, allowed }
   })
 
-const TREES = 'auto, the name of a tree, a number of nodes, or chain:N'
+const TREES = 'auto, the name of a tree, a number of nodes, chain:N, or a .json file with the paths of one'
 const SIZES = 'a number of bytes, at least 1, or a size like 24GB or 20GiB'
 const BODY_SIZES = 'a number of bytes from 1024 to 2147483647, or a size like 4MiB'
 /** One flag for both ways in. */
@@ -94,6 +98,7 @@ const HOSTS = 'an address of this machine; others than 127.0.0.1 with keys (--ap
 const ORIGINS = 'origins such as https://app.example, without a path, or *'
 const PROXIES = 'IP addresses, or networks such as 10.0.0.0/8'
 const SECONDS = 'a number of seconds, at least 0'
+const TEMPERATURES = '0 for greedy decoding, or numbers from 0.001 to 100, up to 8 between commas'
 
 /** Where a model comes from and runs: the same in every command that opens one. */
 const MODEL: Line = ['--model <DIR|ID>', 'model', asText, 'model folder; the demo model when left out']
@@ -104,6 +109,19 @@ const RUNS_ON: readonly Line[] = [
   ['--device <N>', 'device', asNumber, 'which CUDA device, as "gorgon doctor" numbers them; 0 when left out'],
   ['--device-memory <SIZE>', 'deviceMemory', asBytes, 'most to use of its memory; what is free when left out', SIZES],
 ]
+const WEIGHTS: Line = [
+  '--weights <full|int8>',
+  'weights',
+  asText,
+  'full is in that dtype; int8 has half the bytes of bf16, and less precision',
+]
+const KV: readonly Line[] = [
+  ['--kv <snapkv|full|h2o|streaming>', 'kv.policy', asText, 'which rows of the prompt are kept'],
+  ['--budget <N>', 'kv.budget', asNumber, 'rows kept per layer and KV head, window included'],
+  ['--window <N>', 'kv.window', asNumber, 'last prompt tokens: always kept, and their queries vote'],
+  ['--pool <max|avg>', 'kv.pool', asText, 'kind of smoothing over votes'],
+  ['--pool-size <N>', 'kv.poolSize', asNumber, 'width of the smoothing; odd'],
+]
 
 /** Every flag that sets an option. */
 const FLAGS: readonly Flag[] = [
@@ -112,12 +130,7 @@ const FLAGS: readonly Flag[] = [
     ['--heads <DIR|none>', 'heads', asHeads, "Medusa heads; the model's own when left out"],
     BACKEND,
     DTYPE,
-    [
-      '--weights <full|int8>',
-      'weights',
-      asText,
-      'full is in that dtype; int8 has half the bytes of bf16, and less precision',
-    ],
+    WEIGHTS,
     ...RUNS_ON,
     ['--max-context <N>', 'limits.maxContext', asNumber, "tokens of prompt and output; the model's own when left out"],
   ]),
@@ -132,15 +145,9 @@ const FLAGS: readonly Flag[] = [
   ...group('load', 'Speculation:', [
     ['--accept <exact|typical>', 'speculation.accept.rule', asText, 'exact: as plain decoding', 'exact or typical'],
     ['--mode <auto|medusa|off>', 'speculation.mode', asText, 'auto speculates where it pays, medusa always, off never'],
-    ['--tree <auto|NAME|N|chain:N>', 'speculation.tree', asTree, 'shape of the draft', TREES],
+    ['--tree <auto|NAME|N|chain:N|F.json>', 'speculation.tree', asTree, 'shape of the draft', TREES],
   ]),
-  ...group('load', 'KV cache:', [
-    ['--kv <snapkv|full|h2o|streaming>', 'kv.policy', asText, 'which rows of the prompt are kept'],
-    ['--budget <N>', 'kv.budget', asNumber, 'rows kept per layer and KV head, window included'],
-    ['--window <N>', 'kv.window', asNumber, 'last prompt tokens: always kept, and their queries vote'],
-    ['--pool <max|avg>', 'kv.pool', asText, 'kind of smoothing over votes'],
-    ['--pool-size <N>', 'kv.poolSize', asNumber, 'width of the smoothing; odd'],
-  ]),
+  ...group('load', 'KV cache:', KV),
   ...group('server', 'Server:', [
     ['--host <HOST>', 'host', asText, 'where to listen; 127.0.0.1 is this machine alone, 0.0.0.0 every address', HOSTS],
     ['--port <N>', 'port', asNumber, 'TCP port; 0 is any that is free'],
@@ -210,6 +217,33 @@ const FLAGS: readonly Flag[] = [
     ],
   ]),
   ...group('train', 'Model:', [MODEL, BACKEND, DTYPE, ...RUNS_ON]),
+  ...group('calibrate', 'Texts:', [
+    [
+      '--data <FILE|DIR...>',
+      'data',
+      asText,
+      'text, .jsonl or token ids whose beginnings are continued, or folders of them',
+    ],
+    ['--field <NAME>', 'field', asText, 'what the text is called in a .jsonl'],
+    ['--prompts <N>', 'prompts', asNumber, 'beginnings; a quarter of them to check the tree on'],
+    ['--prompt-tokens <N>', 'promptTokens', asNumber, 'tokens of each, at most'],
+    ['--tokens <N>', 'tokens', asNumber, 'tokens to make after each'],
+    ['--temperature <T,T…>', 'temperatures', asNumbers, 'at which they are made, in turns; 0 is greedy', TEMPERATURES],
+    ['--seed <N>', 'seed', asNumber, 'chooses the beginnings, and what is drawn'],
+    ['--batch <N>', 'batch', asNumber, 'texts made at once'],
+  ]),
+  ...group('calibrate', 'Tree:', [
+    ['--nodes <N>', 'nodes', asNumber, 'its size, root included; when left out, that which decodes fastest here'],
+  ]),
+  ...group('calibrate', 'Model:', [
+    MODEL,
+    ['--heads <DIR>', 'heads', asText, "Medusa heads; the model's own when left out"],
+    BACKEND,
+    DTYPE,
+    WEIGHTS,
+    ...RUNS_ON,
+  ]),
+  ...group('calibrate', 'KV cache:', KV),
 ]
 
 /** Can be given several times: what is read is an array. */
@@ -298,6 +332,7 @@ const DEFAULTS: { readonly [T in Target]: () => unknown } = {
   // The engine has no default, and is not looked at.
   server: () => parseServerOptions({ engine: Promise.race([]) }),
   train: () => parseTrainOptions({ model: 'demo', data: '.', out: '.' }),
+  calibrate: () => parseCalibrateOptions({ model: 'demo', data: '.' }),
 }
 
 /** What commander collected, by key. */
@@ -324,6 +359,11 @@ export function readGenerateOptions(given: Given, base: GenerateOptions) {
  */
 export function readTrainOptions(given: Given): TrainOptions {
   return read(['train'], given, { model: 'demo' }, (options) => parseTrainOptions(options as TrainOptions))
+}
+
+/** The same of a calibration. */
+export function readCalibrateOptions(given: Given): CalibrateOptions {
+  return read(['calibrate'], given, { model: 'demo' }, (options) => parseCalibrateOptions(options as CalibrateOptions))
 }
 
 /**

@@ -23,6 +23,24 @@ export async function checkWritable(flag: string, file: string): Promise<void> {
   })
 }
 
+/**
+ * The same of a folder that is there, or will be made.
+ *
+ * @throws {GorgonError} ERR_FILE, naming the flag, when files could not be written into it now.
+ */
+export async function checkFolder(flag: string, folder: string): Promise<void> {
+  if (folder === '') throw refusal(flag, folder, 'it names no folder')
+  for (let at = resolve(folder); ; at = dirname(at)) {
+    const there = await stat(at).catch(() => null)
+    if (!there && at !== dirname(at)) continue
+    if (!there?.isDirectory()) throw refusal(flag, folder, `${at} is not a folder`)
+    await access(at, constants.W_OK).catch((error: unknown) => {
+      throw refusal(flag, folder, `${at} is read-only`, error)
+    })
+    return
+  }
+}
+
 /** @throws {GorgonError} ERR_FILE, naming the flag. */
 export async function writeOutput(flag: string, file: string, text: string): Promise<void> {
   try {

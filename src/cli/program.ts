@@ -111,6 +111,18 @@ A has a projection to the vocabulary for each head (FasterDecoding, TGI), B proj
 Read are these, heads fused into a model's own files, and what torch.save wrote (.pt, .pth, .bin), of which nothing is run.
 heads/FORMAT.md has the layouts on one page.`
 
+const TREE_EXAMPLES = `
+Examples:
+  gorgon tree --data docs src                               # the demo model's heads; prints what it finds
+  gorgon tree --model ./my-model --heads ./my-heads --data answers.jsonl
+  gorgon tree --model ./my-model --heads ./my-heads --data answers.jsonl --nodes 16 --out ./tree-16
+  gorgon generate --model ./my-model --heads ./my-heads --tree ./tree-16/tree.json 'const x ='
+
+The model continues the beginnings of texts, and each head's drafts are compared with what came. A tree of drafts is grown from
+that, its size chosen by what steps take on this machine, and its promise checked on texts held out.
+It writes accuracy.json, from which the engine takes its trees, tree.json for --tree, and tree.svg: into --out, or else into the
+folder that --heads names.`
+
 const SERVE_EXAMPLES = `
 Examples:
   gorgon serve                                              # the demo model on http://127.0.0.1:8080
@@ -244,6 +256,20 @@ function createProgram(argv: readonly string[], io: Io, finish: (exitCode: numbe
     .action(async (source: string, given) => {
       const { convert } = await import('./heads.js')
       await convert(source, given, io)
+    })
+
+  const treeCommand = program
+    .command('tree')
+    .description('measure Medusa heads, and grow the tree of drafts that suits them and this machine')
+  for (const option of optionsOf('calibrate')) treeCommand.addOption(option)
+  treeCommand
+    .optionsGroup('Output:')
+    .option('--out <DIR>', 'folder for accuracy.json, tree.json and tree.svg; that of --heads when left out')
+    .option('--json', 'print one JSON object instead of tables')
+    .addHelpText('after', TREE_EXAMPLES)
+    .action(async (given) => {
+      const { tree } = await import('./tree.js')
+      await tree(given, io)
     })
 
   const demoCommand = program.command('demo').description('compare plain decoding with Medusa and SnapKV, here and now')

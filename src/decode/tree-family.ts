@@ -12,7 +12,7 @@ import { CHOICES, type Choices, firstPaths, NODE_LIMIT, type Path, RANK_COUNT } 
 import { buildTree, PLAIN_TREE, type Tree } from './tree.js'
 
 /** Node counts an automatic choice is made among. Costs hardly differ in between, and kernels work in groups of such sizes. */
-const AUTO_SIZES = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+export const AUTO_SIZES = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
 
 /**
  * Trees of several sizes, each the first paths of the same list. Nodes are numbered by that list, 0 the root: the tree of N nodes has the

@@ -113,7 +113,11 @@ describe('refusing', () => {
     ['weights', 'int4', /^--weights is "int4": use one of "full", "int8"\. Did you mean "int8"\?$/],
     ['accept', 'greedy', /^--accept is "greedy": use exact or typical\.$/],
     ['model', '', /^--model is "": use/],
-    ['tree', '', /^--tree is "": use auto, the name of a tree, a number of nodes, or chain:N\.$/],
+    [
+      'tree',
+      '',
+      /^--tree is "": use auto, the name of a tree, a number of nodes, chain:N, or a \.json file with the paths of one\.$/,
+    ],
   ])('--%s %j', (key, text, message) => {
     expect(() => load({ [key]: text })).toThrow(usage(message))
   })

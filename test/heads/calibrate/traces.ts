@@ -28,12 +28,3 @@ export function tracesArbitrary({
   const text = fc.array(row, { minLength: 1, maxLength: positions }).map(traceOf)
   return fc.array(text, { minLength: 1, maxLength: texts })
 }
-
-/** Numbers from 0 to 1 that look like chance and are the same each time. */
-export function chance(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    return state / 2 ** 32
-  }
-}

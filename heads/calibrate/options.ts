@@ -1,0 +1,88 @@
+// What a calibration is told: schema of its options and the one table of their defaults.
+import { z } from 'zod'
+import { NODE_LIMIT } from '../../src/decode/choices.js'
+import { LoadOptions } from '../../src/options.js'
+import { abortSignal, callback, integer, list, numberThat, parse, strict, text } from '../../src/schema.js'
+
+/** Found by experiment on the demo model: bench/README.md, "Trees". */
+export const DEFAULTS = {
+  /** 12288 positions to grow from: twice as many make no better tree. */
+  prompts: 128,
+  promptTokens: 256,
+  tokens: 128,
+  /** A tree grown from greedy texts alone is 2 % worse at sampling, and the other way round; from both it is as good at either. */
+  temperatures: [0, 0.7],
+  batch: 16,
+} as const
+
+/** One text in so many is not grown from, but measured on. */
+export const HELD_OUT_EVERY = 4
+
+const DATA_FORMS = 'a file or folder of text, or an array of them'
+const TEMPERATURE_FORMS = '0 for greedy decoding, or a number from 0.001 to 100'
+
+/** What `onProgress` is told while heads are calibrated. */
+export interface CalibrationProgress {
+  /** `trace`: texts are made and their drafts judged; `grow`; `check`: the tree decodes texts that it was not grown from. */
+  readonly phase: 'load' | 'read' | 'trace' | 'grow' | 'check'
+  readonly done: number
+  readonly total: number
+}
+
+const { model, backend, dtype, weights, threads, isa, device, deviceMemory, kv } = LoadOptions.shape
+
+/** How heads are calibrated. */
+export const CalibrateOptions = strict({
+  model,
+  /** Medusa heads: a folder or file. Default: those of the model, as `loadEngine` finds them. */
+  heads: text('the folder or file of Medusa heads').optional(),
+  /** Text whose beginnings are continued: files, or folders of them; as `trainHeads` reads them. */
+  data: z
+    .union([text(DATA_FORMS), list(text(DATA_FORMS), DATA_FORMS, 1).readonly()], { error: DATA_FORMS })
+    .transform((data): readonly string[] => (typeof data === 'string' ? [data] : data)),
+  /** What the text is called in the objects of `.jsonl` files. Default `text`. */
+  field: text('the name of a field').default('text'),
+  /** Beginnings to continue; a quarter of them only to measure on. 4 to 100000; default 128. */
+  prompts: integer(HELD_OUT_EVERY, 100_000).default(DEFAULTS.prompts),
+  /** Tokens of each, at most; half of a text shorter than twice as many. At least 1; default 256. */
+  promptTokens: integer(1).default(DEFAULTS.promptTokens),
+  /** Tokens to make after each. 1 to 100000; default 128. */
+  tokens: integer(1, 100_000).default(DEFAULTS.tokens),
+  /** At which they are made, in turns; 0 is greedy. Each 0, or 0.001 to 100; default 0 and 0.7. */
+  temperatures: list(
+    numberThat((value) => value === 0 || (value >= 0.001 && value <= 100), TEMPERATURE_FORMS),
+    'an array of temperatures, up to 8',
+    1,
+    8,
+  ).default([...DEFAULTS.temperatures]),
+  /** Nodes of the tree, root included. 2 to 64; default: as many as decode fastest here, by what steps cost. */
+  nodes: integer(2, NODE_LIMIT).optional(),
+  /** Chooses the beginnings, and what is drawn. 0 to 2^53 - 1; default 1. */
+  seed: z.int('a whole number from 0 to 2^53 - 1').min(0, 'a whole number from 0 to 2^53 - 1').default(1),
+  /** Texts made at once. 1 to 1024; default 16. */
+  batch: integer(1, 1024).default(DEFAULTS.batch),
+  /** As it will be when the heads are used: drafts depend on what of the prompt is kept. */
+  kv,
+  backend,
+  dtype,
+  weights,
+  threads,
+  isa,
+  device,
+  deviceMemory,
+  /** Called as it goes on. */
+  onProgress: callback<CalibrationProgress>().optional(),
+  /** Stops it; nothing was written then. */
+  signal: abortSignal().optional(),
+})
+export type CalibrateOptionsInput = z.input<typeof CalibrateOptions>
+export type CalibrateOptions = z.output<typeof CalibrateOptions>
+
+/**
+ * Options with defaults.
+ *
+ * @throws {GorgonError} ERR_OPTION naming path, value and what is allowed.
+ */
+export function parseCalibrateOptions(input: CalibrateOptionsInput): CalibrateOptions {
+  return parse(CalibrateOptions, input)
+}
