@@ -1,7 +1,7 @@
 // Files of text to learn from: found, and read text by text without holding a whole file.
 import type { Dirent } from 'node:fs'
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
-import { extname, join } from 'node:path'
+import { extname, join, resolve } from 'node:path'
 import { GorgonError } from '../../src/errors.js'
 import { isJsonObject, MAX_JSON_DEPTH, outlineJson } from '../../src/json.js'
 
@@ -53,17 +53,24 @@ function unusable(where: string, what: string, details: Record<string, unknown> 
 }
 
 /**
- * Every file that these paths name: files, and all files of folders in the order of their names. Hidden ones and node_modules are left out.
+ * Every file that these paths name: files, and all files of folders in the order of their names. Hidden ones, node_modules, and folders
+ * that are links, are left out.
  *
+ * @param except a folder that is not looked into: what a run writes is not what it learns from.
  * @throws {GorgonError} ERR_DATA when a path is neither file nor folder, ERR_FILE when it cannot be read.
  */
-export async function listDataFiles(paths: readonly string[], skipped: Skipped): Promise<DataFile[]> {
+export async function listDataFiles(
+  paths: readonly string[],
+  skipped: Skipped,
+  except: string | null = null,
+): Promise<DataFile[]> {
   const files: DataFile[] = []
+  const walking = { files, skipped, except: except === null ? null : resolve(except) }
   for (const path of paths) {
     const found = await stat(path).catch((error: Error) => {
       throw cannotRead(path, error)
     })
-    if (found.isDirectory()) await walk(path, files, skipped)
+    if (found.isDirectory()) await walk(path, walking)
     else if (found.isFile()) files.push({ path, bytes: found.size, isNamed: true })
     // Opening a pipe would wait for a writer for ever.
     else throw unusable(path, 'it is neither a file nor a folder. Give text to learn from.')
@@ -71,15 +78,27 @@ export async function listDataFiles(paths: readonly string[], skipped: Skipped):
   return files
 }
 
-async function walk(folder: string, files: DataFile[], skipped: Skipped): Promise<void> {
+interface Walking {
+  readonly files: DataFile[]
+  readonly skipped: Skipped
+  /** Absolute. */
+  readonly except: string | null
+}
+
+async function walk(folder: string, walking: Walking): Promise<void> {
+  if (resolve(folder) === walking.except) return
   const entries: Dirent[] = await readdir(folder, { withFileTypes: true }).catch((error: Error) => {
     throw cannotRead(folder, error)
   })
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     const path = join(folder, entry.name)
-    if (entry.name.startsWith('.') || entry.name === 'node_modules') skipped.hidden++
-    else if (entry.isDirectory()) await walk(path, files, skipped)
-    else if (entry.isFile()) files.push({ path, bytes: (await stat(path)).size, isNamed: false })
+    if (entry.name.startsWith('.') || entry.name === 'node_modules') walking.skipped.hidden++
+    else if (entry.isDirectory()) await walk(path, walking)
+    else {
+      // Of a link, what it leads to; a folder behind one may lead around in circles.
+      const found = await stat(path).catch(() => null)
+      if (found?.isFile()) walking.files.push({ path, bytes: found.size, isNamed: false })
+    }
   }
 }
 
@@ -244,8 +263,8 @@ function asArrays(text: string, { path, isNamed }: DataFile): unknown[][] | null
     return null
   }
   if (Array.isArray(value) && value.length > 0) {
-    if (value.every((one) => Array.isArray(one))) return value as unknown[][]
-    if (isNamed || value.every((one) => typeof one === 'number')) return [value]
+    const arrays: unknown[][] = value.every((one) => Array.isArray(one)) ? value : [value]
+    if (isNamed || arrays.every((ids) => ids.every(isTokenId))) return arrays
   }
   if (isNamed) throw unusable(path, 'it holds no array of token ids. Give text as a .txt or .jsonl.')
   return null
@@ -286,11 +305,14 @@ function textOf(value: unknown, where: string, field: string): RawText {
 function tokenIds(values: readonly unknown[], where: string): Int32Array {
   const ids = new Int32Array(values.length)
   for (const [index, value] of values.entries()) {
-    if (!Number.isInteger(value) || (value as number) < 0 || (value as number) > 0x7fffffff) {
+    if (!isTokenId(value)) {
       const shown = JSON.stringify(value)?.slice(0, 60)
       throw unusable(where, `item ${index} is ${shown}, which is no token id. Give whole numbers from 0.`, { value })
     }
-    ids[index] = value as number
+    ids[index] = value
   }
   return ids
 }
+
+const isTokenId = (value: unknown): value is number =>
+  Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0x7fffffff

@@ -28,6 +28,8 @@ export interface TrainingData {
 export interface DataOptions {
   /** What the text is called in the objects of .jsonl files. */
   readonly field: string
+  /** A folder that is not looked into. */
+  readonly except?: string
   readonly signal?: AbortSignal | undefined
   /** Told of bytes read, of all. */
   readonly onProgress?: (done: number, total: number) => void
@@ -42,10 +44,10 @@ export interface DataOptions {
 export async function readTrainingData(
   paths: readonly string[],
   encoder: Encoder,
-  { field, signal, onProgress }: DataOptions,
+  { field, except, signal, onProgress }: DataOptions,
 ): Promise<TrainingData> {
   const skipped: Skipped = { hidden: 0, binary: 0, empty: 0 }
-  const files = await listDataFiles(paths, skipped)
+  const files = await listDataFiles(paths, skipped, except)
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0)
   let done = 0
   const onBytes = (bytes: number) => {

@@ -79,9 +79,10 @@ export async function readTrainingTexts(
   }
 }
 
-function read(paths: readonly string[], encoder: Encoder, { field, signal, onProgress }: TrainOptions) {
+function read(paths: readonly string[], encoder: Encoder, { field, out, signal, onProgress }: TrainOptions) {
   return readTrainingData(paths, encoder, {
     field,
+    except: out,
     signal,
     onProgress: (done, total) => onProgress?.({ phase: 'read', done, total }),
   })

@@ -130,11 +130,13 @@ function describe(report: TrainingReport, model: string): string {
   const { out, heads, layers, data, steps, epochs, tokens, seconds, tokensPerSecond, resumedFrom } = report
   const { heldOut, engine, memory } = report
   const held = data.heldOutDocuments > 0 ? `; ${count(data.heldOutDocuments, 'text')} held out` : '; none held out'
+  const { binary, empty } = data.skipped
+  const without = binary + empty > 0 ? `; left out: ${count(binary, 'binary file')}, ${count(empty, 'empty one')}` : ''
   const device = engine.device === null ? null : { name: engine.device }
   const ofDevice = device === null ? '' : `, ${bytes(memory.devicePeakBytes)} of the device`
   const lines = list([
     ['heads', `${heads} of ${count(layers, 'block')}${report.private ? ', each with a projection' : ''}, in ${out}`],
-    ['texts', `${count(data.documents, 'text')}, ${count(data.tokens, 'token')}${held}`],
+    ['texts', `${count(data.documents, 'text')}, ${count(data.tokens, 'token')}${held}${without}`],
     [
       'training',
       `${count(steps, 'step')}, ${count(Math.round(10 * epochs) / 10, 'epoch')}, ${count(tokens, 'token')} in ${duration(seconds)}${resumedFrom === null ? '' : ` (from step ${resumedFrom} on here)`}: ${Math.round(tokensPerSecond)} tokens/s`,

@@ -135,6 +135,7 @@ describe('a folder', () => {
       'a/z.ts': 'first',
       'c.json': '{"name":"third"}',
       'd.json': '[40,41]',
+      'f.json': '[[1.5,2],[3]]',
       '.git/config': 'hidden',
       'node_modules/x/index.js': 'foreign',
       'image.png': Uint8Array.of(0x89, 0x50, 0, 1),
@@ -143,6 +144,8 @@ describe('a folder', () => {
       'blank.txt': ' \n',
     })
     await symlink('/', join(folder, 'everything'))
+    await symlink('/nowhere', join(folder, 'nothing'))
+    await symlink(join(folder, 'b.ts'), join(folder, 'e.ts'))
     const { documents, files, skipped } = await read(folder)
     expect(documents.slice(0, 3).map(({ tokens }) => tokenizer.decode(tokens))).toEqual([
       'first',
@@ -150,10 +153,17 @@ describe('a folder', () => {
       '{"name":"third"}',
     ])
     expect([...documents[3]!.tokens]).toEqual([40, 41])
-    expect(documents).toHaveLength(4)
-    expect(files).toBe(8)
+    expect(documents.slice(4).map(({ tokens }) => tokenizer.decode(tokens))).toEqual(['second', '[[1.5,2],[3]]'])
+    expect(files).toBe(10)
     expect(skipped).toEqual({ hidden: 2, binary: 2, empty: 2 })
   })
+})
+
+test('a folder to leave out is not looked into, wherever it is', async () => {
+  const folder = await folderOf({ 'a.txt': 'text', 'deep/out/training.jsonl': '{"step":1}' })
+  const except = join(folder, 'a', '..', 'deep', 'out')
+  const { documents } = await readTrainingData([folder], encoder, { field: 'text', except })
+  expect(documents).toHaveLength(1)
 })
 
 describe('is refused:', () => {

@@ -434,6 +434,16 @@ describe('texts', () => {
     expect(report.steps).toBe(SHORT.steps)
   })
 
+  test('may lie around the folder that is written to', async () => {
+    const around = join(dir, 'around')
+    writeTexts(join(around, 'texts.jsonl'))
+    const given = { data: around, out: join(around, 'heads') }
+    const isTime = (event: TrainingProgress) => event.phase === 'train' && event.done === 4
+    await interrupted(isTime, given)
+    await trainHeads(options(given.out, { ...given, resume: true }))
+    expect(headsBytes(given.out).equals(headsBytes(await trained()))).toBe(true)
+  })
+
   test('of the model itself are written first, and found again', async () => {
     const given = { selfDistill: 300, data: writeTexts(join(dir, 'prompts.jsonl'), 6), temperature: 1 }
     const whole = await trained(given)
