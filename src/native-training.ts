@@ -62,7 +62,7 @@ export interface NativeTraining {
   /** [T, C] of the model's dtype: a text's rows after the final norm, as heads take them. */
   hiddenRows(trainer: TrainerHandle, tokens: Int32Array): Promise<Uint8Array>
   score(trainer: TrainerHandle, texts: readonly TrainingText[]): Promise<TextScores[]>
-  /** As `score`, and adds to the gradients: of head h times scales[h], f32 [medusaHeads]. */
+  /** As `score`, and adds to the gradients: of head h times scales[h], f32 [medusaHeads]. If it fails halfway all gradients are forgotten. */
   accumulate(trainer: TrainerHandle, texts: readonly TrainingText[], scales: Float32Array): Promise<TextScores[]>
   /**
    * One step of AdamW by the gradients gathered, which are zero afterwards. `gradientNorm` is theirs, scaled, before clipping; if it is not

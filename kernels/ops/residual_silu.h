@@ -2,7 +2,7 @@
 //
 //   z[m, c] += silu(a[m, c]),   silu(a) = a / (1 + e^-a)
 //
-//   a    f32      [M, a_stride]  the block's product
+//   a    f32      [M, a_stride]  the block's product; a stride of 0 is one for all rows
 //   z    f32      [M, z_stride]  in place
 //   out  operand  [M, C]         z, as the next product takes it, of `dtype`; does not alias
 //
