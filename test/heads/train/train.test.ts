@@ -1,6 +1,15 @@
 // Whole training runs of tiny models: what they write, that they are the same again, and that nothing that happens to one costs its work.
 import { spawn } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { beforeAll, describe, expect, test } from 'vitest'
@@ -253,6 +262,18 @@ describe('a run that is killed', () => {
     }
     return killed
   }
+
+  test('between the two renames of a checkpoint, has the one before', async () => {
+    const whole = await trained()
+    const out = await interrupted((event) => event.phase === 'train' && event.done === 4)
+    renameSync(join(out, 'checkpoint'), join(out, 'checkpoint.old'))
+    mkdirSync(join(out, 'checkpoint.new'))
+    writeFileSync(join(out, 'checkpoint.new', 'heads.safetensors'), 'torn')
+    await failure(() => trainHeads(options(out)), 'ERR_CHECKPOINT', /already holds a checkpoint/)
+    const report = await trainHeads(options(out, { resume: true }))
+    expect(report.resumedFrom).toBe(4)
+    expect(headsBytes(out).equals(headsBytes(whole))).toBe(true)
+  })
 
   test('again and again, has the losses of one that was not', async () => {
     const given = { steps: 14, checkpointEvery: 2 }
