@@ -5,6 +5,9 @@
 //   8 rows  | 2048 columns | 2048 columns | …    second: the rows' parts in their order; then gradients, eight neighbours of a row a thread, whose
 //                                                neighbours have those of the next rows: what is written of cores are whole lines
 //
+// Comparing with the target is two instructions a logit where a thread's four lie on one side of it: with more, the first launch waits for its
+// arithmetic and not for memory.
+//
 // Where parts are cut, and so the order of a row's sums, follows from nothing but the vocabulary. The first launch goes from the last row, which
 // the product has written last, to the first row; the second one back: what the second-level cache holds is not read from memory again.
 #include "ops/cross_entropy.h"
@@ -88,9 +91,15 @@ __global__ void __launch_bounds__(kThreads) measure_parts_kernel(const Rows rows
 #pragma unroll
   for (int i = 0; i < kFours; ++i) {
 #pragma unroll
-    for (int j = 0; j < kFour; ++j) {
-      largest = fmaxf(largest, values[i][j]);
-      before += values[i][j] > of_target || (values[i][j] == of_target && column_of(i) + j < target);
+    for (int j = 0; j < kFour; ++j) largest = fmaxf(largest, values[i][j]);
+    // Of equal ones those before the target come first: of all four, but where the target is among them.
+    const int64_t earlier = target - column_of(i);
+    if (earlier >= kFour) {
+#pragma unroll
+      for (int j = 0; j < kFour; ++j) before += values[i][j] >= of_target;
+    } else {
+#pragma unroll
+      for (int j = 0; j < kFour; ++j) before += values[i][j] > of_target || (j < earlier && values[i][j] == of_target);
     }
   }
   largest = warp_max(largest);
