@@ -122,10 +122,15 @@ export function sharedHeadsBytes({ hidden, vocab }: ModelShape, medusaHeads: num
     : weightBytes(medusaHeads * hidden, hidden, weights) + weightBytes(vocab, hidden, weights)
 }
 
+/** What `openModel` takes: of a folder, or of random weights. */
+export async function deviceModelSpec(options: DeviceModelOptions): Promise<ModelSpec> {
+  return options.model === undefined ? syntheticSpec(options) : await folderSpec(options.model, options)
+}
+
 /** Opens it; the caller closes it after its sessions. */
 export async function openDeviceModel(options: DeviceModelOptions): Promise<DeviceModel> {
   const addon = native()
-  const spec = options.model === undefined ? syntheticSpec(options) : await folderSpec(options.model, options)
+  const spec = await deviceModelSpec(options)
   const model = await addon.openModel(spec)
   const info = addon.modelInfo(model)
   const shape: ModelShape = { ...spec.shape, tied: options.shape.tied }
