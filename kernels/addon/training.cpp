@@ -1,6 +1,9 @@
 // Each call of training as an async worker: texts and slices in, trainer call, arrays out.
 #include "addon/training.h"
 
+#include <cstdlib>
+#include <cstring>
+
 #include "addon/call_worker.h"
 #include "addon/errors.h"
 #include "addon/handles.h"
@@ -47,10 +50,20 @@ std::shared_ptr<std::vector<TrainingText>> read_texts(const Napi::Value& value) 
     const Napi::Value hidden = object.Get("hidden");
     if (hidden.IsNull()) continue;
     size_t length = 0;
-    const auto* bytes = reinterpret_cast<const std::byte*>(read_data<uint8_t>(hidden, "hidden", &length));
-    text.hidden.emplace(bytes, bytes + length);
+    const uint8_t* bytes = read_data<uint8_t>(hidden, "hidden", &length);
+    throw_unless_ok(value.Env(), text.hidden.emplace().allocate(static_cast<int64_t>(length), "hidden rows of a text"));
+    if (length > 0) std::memcpy(text.hidden->data(), bytes, length);
   }
   return texts;
+}
+
+/** The memory itself: of a text's rows are many megabytes, and copying them would hold up JavaScript. */
+Napi::Value array_of(Napi::Env env, AlignedBuffer memory) {
+  const auto bytes = static_cast<size_t>(memory.bytes());
+  if (bytes == 0) return Napi::Uint8Array::New(env, 0);
+  const auto buffer = Napi::ArrayBuffer::New(env, memory.data(), bytes, [](Napi::Env, void* data) { std::free(data); });
+  memory.take();
+  return Napi::Uint8Array::New(env, bytes, buffer, 0);
 }
 
 Napi::Value write_scores(Napi::Env env, const std::vector<TextScores>& scores) {
@@ -113,14 +126,10 @@ Napi::Value hidden_rows(const Napi::CallbackInfo& info) {
   size_t length = 0;
   const int32_t* data = read_data<int32_t>(info[1], "tokens", &length);
   const std::vector<int32_t> tokens(data, data + length);
-  const auto rows = std::make_shared<std::vector<std::byte>>();
+  const auto rows = std::make_shared<AlignedBuffer>();
   return TrainerCall(info[0], "gorgon.hiddenRows")
       .start([tokens, rows](Trainer& trainer) { return trainer.hidden_rows(tokens, rows.get()); },
-             [rows](Napi::Env env) {
-               auto array = Napi::Uint8Array::New(env, rows->size());
-               if (!rows->empty()) std::memcpy(array.Data(), rows->data(), rows->size());
-               return array;
-             });
+             [rows](Napi::Env env) { return array_of(env, std::move(*rows)); });
 }
 
 Napi::Value score(const Napi::CallbackInfo& info) {

@@ -25,12 +25,15 @@ constexpr int64_t kFloat = sizeof(float);
 constexpr int64_t kMostBlocks = 1024;
 /** Chunks are whole blocks of rows, as products take them. */
 constexpr int64_t kChunkBlock = 64;
-/** Of a chunk's logits. */
-constexpr int64_t kLogitBytes = int64_t{256} << 20;
+/** Of a chunk's logits: a device is busy with thousands of rows only, since their products are as narrow as the model. */
+constexpr int64_t kLogitBytes = int64_t{256} << 20, kDeviceLogitBytes = int64_t{1} << 30;
+/** Hidden rows, f32, that are made bytes at a time: they stay in the processor's cache. */
+constexpr int64_t kRowBytesTogether = int64_t{2} << 20;
 
 /** As many as memory allows: weights and sums of gradients are gone through once for all of them. */
 int64_t rows_of_chunk(const Model& model) {
-  const int64_t rows = kLogitBytes / (model.shape().vocab * kFloat) / kChunkBlock * kChunkBlock;
+  const int64_t bytes = model.memory().is_host() ? kLogitBytes : kDeviceLogitBytes;
+  const int64_t rows = bytes / (model.shape().vocab * kFloat) / kChunkBlock * kChunkBlock;
   return std::clamp(rows, kChunkBlock, model.prompt_rows());
 }
 
@@ -224,18 +227,19 @@ int64_t Trainer::bytes() const {
 
 // --- rows of texts
 
-Status Trainer::hidden_rows(const std::vector<int32_t>& tokens, std::vector<std::byte>* rows) {
+Status Trainer::hidden_rows(const std::vector<int32_t>& tokens, AlignedBuffer* rows) {
   GORGON_TRY(check_tokens(*model_, tokens));
   const int64_t count = static_cast<int64_t>(tokens.size()), stride = model_->hidden_stride(), row_bytes = width() * dtype_size(dtype());
-  rows->resize(count * row_bytes);
+  GORGON_TRY(rows->allocate(count * row_bytes, "hidden rows of a text"));
   if (count == 0) return {};
   GORGON_TRY(model_->context().enter());
   FrozenPass frozen(*model_);
   GORGON_TRY(frozen.reserve(count));
   GORGON_TRY(frozen.run(tokens));
-  std::vector<float> values(std::min(count, chunk_rows_) * stride);
-  for (int64_t first = 0; first < count; first += chunk_rows_) {
-    const int64_t now = std::min(chunk_rows_, count - first);
+  const int64_t together = std::clamp<int64_t>(kRowBytesTogether / model_->hidden_bytes(1), 1, chunk_rows_);
+  std::vector<float> values(std::min(count, together) * stride);
+  for (int64_t first = 0; first < count; first += together) {
+    const int64_t now = std::min(together, count - first);
     GORGON_TRY(model_->final_rows(frozen.row(first), now, rows_.as<float>()));
     GORGON_TRY(model_->memory().download(values.data(), rows_.data(), model_->hidden_bytes(now)));
     to_bytes(dtype(), values.data(), stride, width(), now, rows->data() + first * row_bytes);
@@ -267,9 +271,9 @@ Status Trainer::check_text(const TrainingText& text) const {
   if (text.from < 0 || text.from > count) {
     return {StatusCode::kArgument, "from is " + std::to_string(text.from) + " in a text of " + std::to_string(count) + " tokens"};
   }
-  if (text.hidden && static_cast<int64_t>(text.hidden->size()) != bytes) {
+  if (text.hidden && text.hidden->bytes() != bytes) {
     return {StatusCode::kShape, "hidden rows of a text of " + std::to_string(count) + " tokens are " + std::to_string(bytes) + " bytes here, not " +
-                                    std::to_string(text.hidden->size())};
+                                    std::to_string(text.hidden->bytes())};
   }
   return {};
 }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/aligned_buffer.h"
 #include "runtime/model.h"
 #include "runtime/trained_weight.h"
 
@@ -27,7 +28,7 @@ struct TrainingText {
   /** Tokens before this index are read and not learnt. */
   int64_t from = 0;
   /** Hidden rows as Trainer::hidden_rows gave them; none: the model computes them. */
-  std::optional<std::vector<std::byte>> hidden;
+  std::optional<AlignedBuffer> hidden;
 };
 
 /** Of one text, [medusa_heads, T]; where a head has no loss, 0 and -1. */
@@ -61,7 +62,7 @@ class Trainer {
   Model& model() const { return *model_; }
 
   /** [T, C] of the model's dtype: a text's rows after the final norm, as heads take them. */
-  Status hidden_rows(const std::vector<int32_t>& tokens, std::vector<std::byte>* rows);
+  Status hidden_rows(const std::vector<int32_t>& tokens, AlignedBuffer* rows);
   /** Losses and ranks of texts as the heads are now. */
   Status score(const std::vector<TrainingText>& texts, std::vector<TextScores>* scores);
   /** The same; and adds to the gradients, of head h times scales[h]. If it fails halfway all gradients are forgotten. */
