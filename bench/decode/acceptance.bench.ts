@@ -1,7 +1,7 @@
 // Question: how many tokens does one decode step commit, and at which depth do drafts stop being accepted?
 //
 // Expected from arithmetic: tokens/step = 1 + the sum over a tree's nodes of the probability that its whole path is right; with the demo
-// heads' rank accuracies (heads/demo/accuracy.json) that is 3.0 for the first 15 paths of mc_sim_7b_63 and 3.4 for all 63.
+// heads' rank accuracies (heads/demo/accuracy.json, of sampled texts) that is 2.8 for the first 15 paths of mc_sim_7b_63 and 3.3 for all 63.
 //
 //   npm run bench -- decode/acceptance                      the project's own sources as prompts
 //   npm run bench -- decode/acceptance FILE... [options]    any text files
