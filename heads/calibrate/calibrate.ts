@@ -1,18 +1,18 @@
 // Calibration from top to bottom: texts made and drafts judged, a tree grown, its size chosen, and the promise checked on texts held out.
 import { type Choices, firstPaths } from '../../src/decode/choices.js'
-import { samplingSpecOf } from '../../src/decode/sampling.js'
 import { Engine } from '../../src/engine.js'
 import { GorgonError } from '../../src/errors.js'
 import { loadParts } from '../../src/load-engine.js'
 import { type Native, native } from '../../src/native.js'
-import { type LoadOptions, parseGenerateOptions, parseLoadOptions } from '../../src/options.js'
+import { type LoadOptions, parseLoadOptions } from '../../src/options.js'
 import type { EngineInfo, EngineParts } from '../../src/parts.js'
 import type { HeadsAccuracy } from '../format/accuracy.js'
-import { type CalibrationText, type Check, checkTree } from './check.js'
+import { type Check, checkTree, TIMED_TEXTS } from './check.js'
 import { countRanks, growTree } from './grow.js'
-import { type CalibrateOptions, type CalibrateOptionsInput, HELD_OUT_EVERY, parseCalibrateOptions } from './options.js'
+import { type CalibrateOptions, type CalibrateOptionsInput, parseCalibrateOptions } from './options.js'
 import { readPrompts } from './prompts.js'
 import { fastest, type SizeRate, type SizeTokens, sizeTokens, timeSizes } from './sizes.js'
+import { type CalibrationText, type DealtTexts, dealTexts } from './texts.js'
 import { type Trace, traceTexts } from './trace.js'
 
 /** What was found out about heads. */
@@ -77,7 +77,12 @@ export async function calibrateHeadsWith(options: CalibrateOptions, addon: Nativ
   })
   const texts = dealTexts(prompts, options)
 
-  const traces = await traceAll(parts, texts.grown, options, signal)
+  const total = texts.grown.length * (options.tokens + parts.medusaHeads)
+  const traces = await traceTexts(parts, texts.grown, {
+    ...options,
+    signal,
+    onStep: (steps) => onProgress?.({ phase: 'trace', done: steps, total }),
+  })
   onProgress?.({ phase: 'grow', done: 0, total: 1 })
   const grown = growTree(traces)
   onProgress?.({ phase: 'grow', done: 1, total: 1 })
@@ -94,6 +99,7 @@ export async function calibrateHeadsWith(options: CalibrateOptions, addon: Nativ
   const [own] = timeSizes(sizeTokens(paths, traces).slice(-1), parts.info.stepCosts, cacheRows)
   const checks = await checkTree(engine, paths, texts, traces, {
     tokens: options.tokens,
+    timed: TIMED_TEXTS,
     stepRatio: own!.stepMs === null ? null : own!.stepMs / plain!.stepMs!,
     signal,
     onProgress: (done, total) => onProgress?.({ phase: 'check', done, total }),
@@ -151,46 +157,6 @@ function checkRoom({ medusaHeads, context, info }: EngineParts, { promptTokens, 
   )
 }
 
-interface Texts {
-  readonly grown: readonly CalibrationText[]
-  readonly heldOut: readonly CalibrationText[]
-}
-
-/** Temperatures take turns on both sides. */
-function dealTexts(prompts: readonly Int32Array[], { temperatures, seed }: CalibrateOptions): Texts {
-  const isHeldOut = (index: number) => index % HELD_OUT_EVERY === HELD_OUT_EVERY - 1
-  const deal = (side: boolean) =>
-    prompts
-      .flatMap((prompt, index) => (isHeldOut(index) === side ? [{ prompt, seed: BigInt(seed + index) }] : []))
-      .map((text, i) => ({ ...text, temperature: temperatures[i % temperatures.length]! }))
-  return { grown: deal(false), heldOut: deal(true) }
-}
-
-/** Texts of all temperatures are made side by side. */
-async function traceAll(
-  parts: EngineParts,
-  texts: readonly CalibrationText[],
-  { tokens, kv, batch, onProgress }: CalibrateOptions,
-  signal: AbortSignal,
-): Promise<Trace[]> {
-  const total = texts.length * (tokens + parts.medusaHeads)
-  return traceTexts(
-    parts,
-    texts.map(({ prompt }) => prompt),
-    {
-      tokens,
-      kv,
-      batch,
-      signal,
-      samplingOf(index) {
-        const { temperature, seed } = texts[index]!
-        return samplingSpecOf(parseGenerateOptions({ temperature }), { ...parts, seed })
-      },
-      onStep: (steps) => onProgress?.({ phase: 'trace', done: steps, total }),
-    },
-  )
-}
-
 function neverRight({ info }: EngineParts, traces: readonly Trace[]): GorgonError {
   const positions = traces.reduce((sum, trace) => sum + trace.positions, 0)
   const why =
@@ -220,7 +186,7 @@ function fastestByRows(tokens: readonly SizeTokens[], { context, info }: EngineP
 }
 
 function conditionsOf(
-  { grown, heldOut }: Texts,
+  { grown, heldOut }: DealtTexts,
   traces: readonly Trace[],
   { promptTokens, tokens, temperatures, seed, kv }: CalibrateOptions,
 ): CalibrationConditions {

@@ -2,15 +2,9 @@
 import type { Choices } from '../../src/decode/choices.js'
 import type { Engine } from '../../src/engine.js'
 import type { GenerateOptionsInput } from '../../src/options.js'
+import type { CalibrationText, DealtTexts } from './texts.js'
 import type { Trace } from './trace.js'
 import { type Rate, rateOf, type Steps, walkTexts } from './walk.js'
-
-/** A prompt, and how it is continued. */
-export interface CalibrationText {
-  readonly prompt: Int32Array
-  readonly temperature: number
-  readonly seed: bigint
-}
 
 /** How well a tree was predicted at one temperature. */
 export interface Check {
@@ -24,13 +18,15 @@ export interface Check {
   readonly measuredSpeedup: number | null
 }
 
-/** Texts of a temperature that are timed: each is made twice, alone. */
-const TIMED_TEXTS = 4
+/** Texts of a temperature whose making is timed. */
+export const TIMED_TEXTS = 4
 
 export interface CheckOptions {
   readonly tokens: number
   /** Of a step with the tree over a plain one; null where it is not known. */
   readonly stepRatio: number | null
+  /** Texts of each temperature that are made twice more, alone, to be timed. */
+  readonly timed: number
   readonly signal: AbortSignal
   readonly onProgress?: (done: number, total: number) => void
 }
@@ -39,13 +35,13 @@ export interface CheckOptions {
 export async function checkTree(
   engine: Engine,
   paths: Choices,
-  { grown, heldOut }: { readonly grown: readonly CalibrationText[]; readonly heldOut: readonly CalibrationText[] },
+  { grown, heldOut }: DealtTexts,
   traces: readonly Trace[],
-  { tokens, stepRatio, signal, onProgress }: CheckOptions,
+  { tokens, stepRatio, timed: timedTexts, signal, onProgress }: CheckOptions,
 ): Promise<Check[]> {
   const temperatures = [...new Set(grown.map(({ temperature }) => temperature))]
   const of = (temperature: number) => heldOut.filter((text) => text.temperature === temperature)
-  const timed = temperatures.map((temperature) => of(temperature).slice(0, TIMED_TEXTS))
+  const timed = temperatures.map((temperature) => of(temperature).slice(0, timedTexts))
   const total = heldOut.length + 2 * timed.flat().length
   let done = 0
   const run = async (text: CalibrationText, speculation: GenerateOptionsInput['speculation']) => {

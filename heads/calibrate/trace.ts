@@ -1,12 +1,13 @@
 // Texts as the model makes them by plain decoding, each token ranked among the drafts that stood for it.
 import { planCompression } from '../../src/cache/budget.js'
 import { RANK_COUNT } from '../../src/decode/choices.js'
+import { samplingSpecOf } from '../../src/decode/sampling.js'
 import { PLAIN_TREE } from '../../src/decode/tree.js'
-import type { SamplingSpec } from '../../src/native.js'
-import type { KvOptions } from '../../src/options.js'
+import { type KvOptions, parseGenerateOptions } from '../../src/options.js'
 import type { EngineParts } from '../../src/parts.js'
 import { Scheduler } from '../../src/scheduler.js'
 import { Sequence } from '../../src/sequence.js'
+import type { CalibrationText } from './texts.js'
 
 /** In place of a rank: none of the drafts was right. */
 export const MISSED = -1
@@ -29,8 +30,6 @@ export interface Trace {
 export interface TraceOptions {
   /** Positions to rank, unless the text ends before. */
   readonly tokens: number
-  /** Of text number i. */
-  readonly samplingOf: (index: number) => SamplingSpec
   readonly kv: KvOptions
   /** Texts made at once. */
   readonly batch: number
@@ -46,15 +45,15 @@ export type TraceBase = Pick<EngineParts, 'native' | 'model' | 'vocab' | 'medusa
 const ROOT_ALONE = new Int32Array(1)
 
 /**
- * One text for each prompt. It is the very path that inference takes, compression of the prompt included, so the ranks are those that decode
+ * Makes the texts. It is the very path that inference takes, compression of the prompt included, so the ranks are those that decode
  * steps would meet: with exact acceptance the text does not depend on the tree that is verified.
  *
- * @param prompts i32 each, checked.
+ * @param texts their prompts checked.
  * @throws what a native call raises, and the signal's reason.
  */
 export async function traceTexts(
   base: TraceBase,
-  prompts: readonly Int32Array[],
+  texts: readonly CalibrationText[],
   options: TraceOptions,
 ): Promise<Trace[]> {
   const scheduler = new Scheduler(base.native)
@@ -65,13 +64,12 @@ export async function traceTexts(
   const work = async (): Promise<void> => {
     // One each: every sequence listens to its signal.
     const signal = AbortSignal.any([options.signal, failure.signal])
-    while (begun < prompts.length) {
+    while (begun < texts.length) {
       const index = begun++
-      const sampling = options.samplingOf(index)
-      traces[index] = await traceText(base, scheduler, prompts[index]!, { ...options, sampling, signal, onStep })
+      traces[index] = await traceText(base, scheduler, texts[index]!, { ...options, signal, onStep })
     }
   }
-  const workers = Array.from({ length: Math.min(options.batch, prompts.length) }, () =>
+  const workers = Array.from({ length: Math.min(options.batch, texts.length) }, () =>
     work().catch((error: unknown) => {
       // The others stop at their next phase, and nothing is left running when this returns.
       failure.abort(error)
@@ -85,20 +83,12 @@ export async function traceTexts(
 async function traceText(
   base: TraceBase,
   scheduler: Scheduler,
-  prompt: Int32Array,
-  {
-    tokens,
-    sampling,
-    kv,
-    signal,
-    onStep,
-  }: Pick<TraceOptions, 'tokens' | 'kv' | 'signal'> & {
-    readonly sampling: SamplingSpec
-    readonly onStep: () => void
-  },
+  { prompt, temperature, seed }: CalibrationText,
+  { tokens, kv, signal, onStep }: Pick<TraceOptions, 'tokens' | 'kv' | 'signal'> & { readonly onStep: () => void },
 ): Promise<Trace> {
   const { native, model, medusaHeads, eosIds, vocab } = base
   const request = { medusaHeads, topK: Math.min(RANK_COUNT, vocab) }
+  const sampling = samplingSpecOf(parseGenerateOptions({ temperature }), { ...base, seed })
   const compression = planCompression({ rows: 0, newTokens: prompt.length, kv })
   const text: number[] = []
   const drafted: Int32Array[] = []

@@ -37,7 +37,8 @@ export class TreeFamily {
   readonly ranks: Int32Array
   /** By node. */
   readonly children: readonly (readonly number[])[]
-  readonly #paths: Choices
+  /** Of all nodes but the root, in their order. */
+  readonly paths: Choices
   /** i32 [N, RANK_COUNT]: a node's child of each rank, -1 where there is none. */
   readonly #childAt: Int32Array
   readonly #trees = new Map<number, Tree>()
@@ -47,7 +48,7 @@ export class TreeFamily {
     const count = paths.length + 1
     this.name = name
     this.sizes = sizes
-    this.#paths = paths
+    this.paths = paths
     this.shares = new Float64Array(count).fill(1)
     this.parents = new Int32Array(count).fill(-1)
     this.depths = new Int32Array(count)
@@ -88,7 +89,7 @@ export class TreeFamily {
     if (nodeCount === 1) return PLAIN_TREE
     let tree = this.#trees.get(nodeCount)
     if (!tree) {
-      tree = buildTree(firstPaths(this.#paths, nodeCount - 1), `${this.name} (${nodeCount} nodes)`)
+      tree = buildTree(firstPaths(this.paths, nodeCount - 1), `${this.name} (${nodeCount} nodes)`)
       this.#trees.set(nodeCount, tree)
     }
     return tree

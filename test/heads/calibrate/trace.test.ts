@@ -1,8 +1,7 @@
 // Texts of a model, and the ranks of their tokens: those of plain decoding, whoever runs beside it.
 import { afterEach, describe, expect, test } from 'vitest'
 import { MISSED, rankText, type TraceOptions, traceTexts, UNSEEN } from '../../../heads/calibrate/trace.js'
-import { samplingSpecOf } from '../../../src/decode/sampling.js'
-import { parseGenerateOptions, parseLoadOptions } from '../../../src/options.js'
+import { parseLoadOptions } from '../../../src/options.js'
 import { FakeNative, nativeError, type ToyOptions } from '../../support/fake-native.js'
 import { TOY_VOCAB } from '../../support/toy-engine.js'
 
@@ -21,17 +20,16 @@ function toy(options: ToyOptions = {}, eosIds: readonly number[] = []) {
 }
 
 const { kv } = parseLoadOptions({ model: 'toy', kv: { policy: 'full' } })
-const samplingAt = (temperature: number) => (index: number) =>
-  samplingSpecOf(parseGenerateOptions({ temperature }), { seed: BigInt(index + 1), eosIds: [], vocab: TOY_VOCAB })
 const options = (given: Partial<TraceOptions> = {}): TraceOptions => ({
   tokens: 40,
-  samplingOf: samplingAt(0),
   kv,
   batch: 4,
   signal: new AbortController().signal,
   ...given,
 })
-const PROMPTS = Array.from({ length: 9 }, (_, i) => Int32Array.of(1, 2, i + 3))
+const textsAt = (temperature: number) =>
+  Array.from({ length: 9 }, (_, i) => ({ prompt: Int32Array.of(1, 2, i + 3), temperature, seed: BigInt(i + 1) }))
+const TEXTS = textsAt(0)
 
 describe('rankText', () => {
   test('looks for each token among the drafts that stood for it', () => {
@@ -50,14 +48,14 @@ describe('rankText', () => {
 describe('traceTexts', () => {
   test('the texts are those of plain decoding, and every rank is judged', async () => {
     const base = toy({ headAccuracy: 1 })
-    const traces = await traceTexts(base, PROMPTS, options())
-    expect(traces).toHaveLength(PROMPTS.length)
+    const traces = await traceTexts(base, TEXTS, options())
+    expect(traces).toHaveLength(TEXTS.length)
     for (const trace of traces) {
       expect(trace.positions).toBe(40)
       // The toy's good heads hold the right token at rank 0, 1 or 2.
       expect(new Set(trace.ranks)).toEqual(new Set([0, 1, 2]))
     }
-    for (const [i, prompt] of PROMPTS.entries()) {
+    for (const [i, { prompt }] of TEXTS.entries()) {
       const made = base.native.committed(i + 1).slice(prompt.length)
       expect(made).toEqual(base.native.continuation([...prompt], made.length))
     }
@@ -65,16 +63,15 @@ describe('traceTexts', () => {
 
   test('are the same however many are made at once', async () => {
     for (const temperature of [0, 0.7]) {
-      const samplingOf = samplingAt(temperature)
-      const alone = await traceTexts(toy(), PROMPTS, options({ batch: 1, samplingOf }))
-      const together = await traceTexts(toy(), PROMPTS, options({ batch: 16, samplingOf }))
+      const alone = await traceTexts(toy(), textsAt(temperature), options({ batch: 1 }))
+      const together = await traceTexts(toy(), textsAt(temperature), options({ batch: 16 }))
       expect(together).toEqual(alone)
     }
   })
 
   test('end where the model ends them, before a step with nothing to follow', async () => {
     const base = toy({ stopId: 96, stopEvery: 12, headAccuracy: 1 }, [96])
-    const traces = await traceTexts(base, PROMPTS, options({ tokens: 200 }))
+    const traces = await traceTexts(base, TEXTS, options({ tokens: 200 }))
     const { positions, ranks } = traces.toSorted((a, b) => a.positions - b.positions)[0]!
     expect(positions).toBeGreaterThan(0)
     expect(positions).toBeLessThan(200)
@@ -86,7 +83,8 @@ describe('traceTexts', () => {
   test('compress a prompt that is over the budget', async () => {
     const base = toy()
     const small = parseLoadOptions({ model: 'toy', kv: { policy: 'snapkv', budget: 16, window: 4 } }).kv
-    await traceTexts(base, [Int32Array.from({ length: 40 }, (_, i) => i)], options({ kv: small }))
+    const prompt = Int32Array.from({ length: 40 }, (_, i) => i)
+    await traceTexts(base, [{ prompt, temperature: 0, seed: 0n }], options({ kv: small }))
     expect(base.native.turns[0]!.compression).toMatchObject({ policy: 'snapkv', budget: 16, window: 4 })
   })
 
@@ -95,7 +93,7 @@ describe('traceTexts', () => {
     const onStep = (steps: number) => {
       if (steps === 20) controller.abort(new Error('enough'))
     }
-    await expect(traceTexts(toy(), PROMPTS, options({ signal: controller.signal, onStep }))).rejects.toThrow('enough')
+    await expect(traceTexts(toy(), TEXTS, options({ signal: controller.signal, onStep }))).rejects.toThrow('enough')
   })
 
   test('fail together, with the first failure', async () => {
@@ -104,7 +102,7 @@ describe('traceTexts', () => {
     base.native.onCall = ({ phase }) => {
       if (phase === 'commit' && ++calls > 10) throw nativeError('ERR_OUT_OF_MEMORY', 'no memory for another row')
     }
-    await expect(traceTexts(base, PROMPTS, options())).rejects.toThrow('no memory for another row')
+    await expect(traceTexts(base, TEXTS, options())).rejects.toThrow('no memory for another row')
   })
 
   test('of no prompts are none', async () => {

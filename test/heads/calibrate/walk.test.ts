@@ -4,11 +4,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { MISSED, type Trace, traceTexts, UNSEEN } from '../../../heads/calibrate/trace.js'
 import { childTable, noneMet, rateOf, walkText, walkTexts } from '../../../heads/calibrate/walk.js'
 import { CHOICES, type Choices, chain, firstPaths } from '../../../src/decode/choices.js'
-import { samplingSpecOf } from '../../../src/decode/sampling.js'
 import { Engine } from '../../../src/engine.js'
 import { loadParts } from '../../../src/load-engine.js'
 import { native } from '../../../src/native.js'
-import { parseGenerateOptions, parseLoadOptions } from '../../../src/options.js'
+import { parseLoadOptions } from '../../../src/options.js'
 import type { EngineParts } from '../../../src/parts.js'
 import { choicesArbitrary } from '../../decode/arbitrary.js'
 import { traceOf, tracesArbitrary } from './traces.js'
@@ -109,23 +108,21 @@ describe('the demo model', () => {
     { temperature: 0.7, kv: { policy: 'full' } },
     { temperature: 0.7, kv: { policy: 'snapkv', budget: 8, window: 4 } },
   ] as const)('takes as many steps as the walk, $temperature, $kv.policy', async ({ temperature, kv }) => {
-    const generate = parseGenerateOptions({ temperature, maxTokens: 60 })
-    const seedOf = (index: number) => BigInt(index + 7)
-    const traces = await traceTexts(parts, prompts, {
-      tokens: generate.maxTokens,
-      samplingOf: (index) => samplingSpecOf(generate, { ...parts, seed: seedOf(index) }),
+    const texts = prompts.map((prompt, index) => ({ prompt, temperature, seed: BigInt(index + 7) }))
+    const traces = await traceTexts(parts, texts, {
+      tokens: 60,
       kv: parseLoadOptions({ model: 'demo', kv }).kv,
       batch: 3,
       signal: new AbortController().signal,
     })
     for (const paths of TREES) {
       const measured = await Promise.all(
-        prompts.map(async (prompt, index) => {
+        texts.map(async ({ prompt, seed }) => {
           const speculation = { mode: 'medusa', tree: { paths } } as const
           const { speculation: report } = await engine.generate(prompt, {
             maxTokens: 60,
             temperature,
-            seed: seedOf(index),
+            seed,
             kv,
             speculation,
           })
