@@ -6,7 +6,7 @@ import { type ModelHandle, native } from '../../src/native.js'
 import type { TextScores, TrainerSpec, TrainingText, UpdateSpec } from '../../src/native-training.js'
 import { writeSafetensors } from '../../src/weights/safetensors.js'
 import { type AdamwStep, adamw } from '../oracle/adamw.js'
-import { elementAt } from '../oracle/dtype.js'
+import { elementAt, round } from '../oracle/dtype.js'
 import { linear } from '../oracle/linear.js'
 import { logSoftmax } from '../oracle/model.js'
 import { headScores, type OracleText, totalLoss } from '../oracle/training.js'
@@ -501,6 +501,20 @@ describe('learning', () => {
 
 describe('trained heads', () => {
   const TOP_K = 64
+
+  it.each(['bf16', 'f16'] as const)('score as a file in %s will hold them, biases too', async (dtype) => {
+    const random = new Random(`rounded ${dtype}`)
+    const heads = await TrainedHeads.open(await open(dtype), tiny, { blocks: 2, privateProjection: true })
+    await heads.scatter(random)
+    const texts = [randomText(random, 50, tiny.vocab)]
+    const scores = await heads.score(texts)
+    const weights = await heads.read('weights')
+    const rounded = new Map([...weights].map(([name, values]) => [name, values.map((value) => round(dtype, value))]))
+    expect(rounded).not.toEqual(weights)
+    await heads.write(rounded)
+    expect(await heads.score(texts)).toEqual(scores)
+    await heads.close()
+  })
 
   async function writeHeads(path: string, heads: TrainedHeads, dtype: 'f32' | 'bf16'): Promise<void> {
     const { blocks, privateProjection, medusaHeads } = heads.spec
