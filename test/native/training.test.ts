@@ -144,7 +144,7 @@ describe('hidden rows', () => {
     const [text] = await oracleTexts(heads, 'f32', [{ tokens, from: 0, hidden: null }])
     const shape = { rows: tokens.length, depth: tiny.hidden, columns: tiny.vocab }
     const expected = linear(text!.hidden, lmHeadOf(tiny), shape)
-    const magnitude = Math.max(...expected.map(Math.abs))
+    const magnitude = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
     const allowed = tolerance({ epsilon: EPSILON.f32, reduction: tiny.hidden, magnitude, factor: 4 })
     expectClose(forwardLogits(model, [...tokens], PROMPT_ROWS), expected, allowed, {
       random,
