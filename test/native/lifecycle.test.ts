@@ -149,7 +149,7 @@ describe('two models in one process', () => {
 })
 
 describe('in a process of its own', () => {
-  it.skipIf(!isLinux)('handles that are collected free what they held', async () => {
+  it.skipIf(!isMapping)('handles that are collected free what they held', async () => {
     const seen = await programResult('native/programs/collect.ts', [demo], { flags: ['--expose-gc'] })
     expect(seen).toEqual({
       answered: true,
