@@ -2,6 +2,7 @@
 import type { Choices } from '../../src/decode/choices.js'
 import type { Engine } from '../../src/engine.js'
 import type { GenerateOptionsInput } from '../../src/options.js'
+import type { Result } from '../../src/result.js'
 import type { CalibrationText, DealtTexts } from './texts.js'
 import type { Trace } from './trace.js'
 import { type Rate, rateOf, type Steps, walkTexts } from './walk.js'
@@ -31,6 +32,11 @@ export interface CheckOptions {
   readonly onProgress?: (done: number, total: number) => void
 }
 
+/** Drafts that were right after the end of a text are not among its tokens; those after its last one count as those of its last step. */
+export function stepsOf({ finish, usage, speculation: { steps, accepted } }: Result): Steps {
+  return { steps, tokens: finish === 'stop' ? usage.completion : steps + accepted }
+}
+
 /** @param traces of `grown`, text by text. */
 export async function checkTree(
   engine: Engine,
@@ -55,8 +61,7 @@ export async function checkTree(
 
   const measured = await Promise.all(
     heldOut.map(async (text): Promise<Steps> => {
-      const { speculation } = await run(text, withTree)
-      return { steps: speculation.steps, tokens: speculation.steps + speculation.accepted }
+      return stepsOf(await run(text, withTree))
     }),
   )
   const checks: Check[] = []

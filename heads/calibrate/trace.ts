@@ -24,6 +24,8 @@ export interface Trace {
    * token.
    */
   readonly ranks: Int8Array
+  /** The model ended it: one more token, the end itself, stands at position T. */
+  readonly isEnded: boolean
 }
 
 /** What texts are made with. */
@@ -92,13 +94,15 @@ async function traceText(
   const compression = planCompression({ rows: 0, newTokens: prompt.length, kv })
   const text: number[] = []
   const drafted: Int32Array[] = []
+  let isEnded = false
   const sequence = new Sequence(native, scheduler, model, () => undefined)
   try {
     let { drafts } = await sequence.prefill({ tokens: prompt, sampling, compression, drafts: request }, signal)
     for (;;) {
       text.push(drafts.root)
-      // The last drafts of interest stand for as many tokens more as there are heads.
-      if (eosIds.includes(drafts.root) || text.length === tokens + medusaHeads) break
+      isEnded = text.length <= tokens && eosIds.includes(drafts.root)
+      // The last drafts of interest stand for as many tokens more as there are heads, an end among them or not.
+      if (isEnded || text.length === tokens + medusaHeads) break
       drafted.push(drafts.tokens)
       const root = Int32Array.of(drafts.root)
       await sequence.verify(PLAIN_TREE, root, false, signal)
@@ -109,7 +113,7 @@ async function traceText(
   } finally {
     await sequence.close()
   }
-  return rankText(text, drafted.slice(0, tokens), request)
+  return { ...rankText(text, drafted.slice(0, tokens), request), isEnded }
 }
 
 /**
@@ -120,7 +124,7 @@ export function rankText(
   text: readonly number[],
   drafted: readonly Int32Array[],
   { medusaHeads, topK }: { readonly medusaHeads: number; readonly topK: number },
-): Trace {
+): Omit<Trace, 'isEnded'> {
   const ranks = new Int8Array(drafted.length * medusaHeads)
   for (const [at, drafts] of drafted.entries()) {
     for (let head = 0; head < medusaHeads; head++) {

@@ -40,9 +40,10 @@ export const noneMet = (nodeCount: number): Met => ({
  * @param children as `childTable` makes it.
  * @param met added to, where given.
  */
-export function walkText(children: Int32Array, { positions, medusaHeads, ranks }: Trace, met?: Met): Steps {
-  let [steps, tokens] = [0, 0]
-  for (let at = 0; at < positions; steps++) {
+export function walkText(children: Int32Array, trace: Trace, met?: Met): Steps {
+  const { positions, medusaHeads, ranks, isEnded } = trace
+  let [steps, tokens, at] = [0, 0, 0]
+  for (; at < positions; steps++) {
     let [node, accepted] = [0, 0]
     for (; accepted < medusaHeads; accepted++) {
       const rank = ranks[at * medusaHeads + accepted]!
@@ -57,7 +58,8 @@ export function walkText(children: Int32Array, { positions, medusaHeads, ranks }
     tokens += accepted + 1
     at += accepted + 1
   }
-  return { steps, tokens }
+  // An end that no step came to by a draft is a root itself, and nothing is drafted after it.
+  return isEnded && at === positions ? { steps: steps + 1, tokens: tokens + 1 } : { steps, tokens }
 }
 
 export function walkTexts(paths: Choices, traces: readonly Trace[]): Steps[] {

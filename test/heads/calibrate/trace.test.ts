@@ -72,6 +72,7 @@ describe('traceTexts', () => {
   test('end where the model ends them, before a step with nothing to follow', async () => {
     const base = toy({ stopId: 96, stopEvery: 12, headAccuracy: 1 }, [96])
     const traces = await traceTexts(base, TEXTS, options({ tokens: 200 }))
+    expect(traces.map(({ isEnded }) => isEnded)).toEqual(traces.map(({ positions }) => positions < 200))
     const { positions, ranks } = traces.toSorted((a, b) => a.positions - b.positions)[0]!
     expect(positions).toBeGreaterThan(0)
     expect(positions).toBeLessThan(200)

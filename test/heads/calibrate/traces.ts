@@ -7,6 +7,7 @@ export const traceOf = (rows: readonly (readonly number[])[]): Trace => ({
   positions: rows.length,
   medusaHeads: rows[0]?.length ?? 0,
   ranks: Int8Array.from(rows.flat()),
+  isEnded: false,
 })
 
 /** Texts under heads whose drafts are right at ranks below `ranks`, or not at all. */

@@ -1,8 +1,9 @@
 // Walking over a text takes the very steps that decoding takes.
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { stepsOf } from '../../../heads/calibrate/check.js'
 import { MISSED, type Trace, traceTexts, UNSEEN } from '../../../heads/calibrate/trace.js'
-import { childTable, noneMet, rateOf, walkText, walkTexts } from '../../../heads/calibrate/walk.js'
+import { childTable, noneMet, rateOf, type Steps, walkText, walkTexts } from '../../../heads/calibrate/walk.js'
 import { CHOICES, type Choices, chain, firstPaths } from '../../../src/decode/choices.js'
 import { Engine } from '../../../src/engine.js'
 import { loadParts } from '../../../src/load-engine.js'
@@ -10,6 +11,8 @@ import { native } from '../../../src/native.js'
 import { parseLoadOptions } from '../../../src/options.js'
 import type { EngineParts } from '../../../src/parts.js'
 import { choicesArbitrary } from '../../decode/arbitrary.js'
+import { FakeNative } from '../../support/fake-native.js'
+import { TOY_EOS, TOY_VOCAB, toyEngines } from '../../support/toy-engine.js'
 import { traceOf, tracesArbitrary } from './traces.js'
 
 /** Steps by the definition: the longest path of the tree that the ranks of a position begin with. */
@@ -87,6 +90,38 @@ describe('rateOf', () => {
   })
 })
 
+describe('texts that the model ends', () => {
+  const open = toyEngines()
+
+  test('take as many steps as the walk, wherever in a step the end comes', async () => {
+    const toy = { stopId: TOY_EOS, stopEvery: 9, headAccuracy: 0.8, medusaHeads: 3 }
+    const { engine } = open({ toy })
+    const native = new FakeNative(toy)
+    const base = { native, model: native.openToyModel(), vocab: TOY_VOCAB, medusaHeads: 3, eosIds: [TOY_EOS] }
+    const texts = Array.from({ length: 40 }, (_, i) => ({
+      prompt: Int32Array.of(3, i),
+      temperature: i % 2,
+      seed: BigInt(i + 1),
+    }))
+    // The limit comes at the end of one, before that of others, and just after it.
+    for (const tokens of [6, 7, 8, 30]) {
+      const { kv } = parseLoadOptions({ model: 'toy', kv: { policy: 'full' } })
+      const { signal } = new AbortController()
+      const traces = await traceTexts(base, texts, { tokens, kv, batch: 8, signal })
+      expect(new Set(traces.map(({ isEnded }) => isEnded)).size).toBe(2)
+      // The toy holds right drafts at ranks 0 to 2, of as many.
+      for (const paths of [[[2]], [[0], [1], [0, 0], [0, 1], [1, 2], [0, 0, 0]]]) {
+        const measured: Steps[] = []
+        for (const { prompt, temperature, seed } of texts) {
+          const speculation = { mode: 'medusa', tree: { paths } } as const
+          measured.push(stepsOf(await engine.generate(prompt, { maxTokens: tokens, temperature, seed, speculation })))
+        }
+        expect(measured).toEqual(walkTexts(paths, traces))
+      }
+    }
+  })
+})
+
 describe('the demo model', () => {
   let parts: EngineParts
   let engine: Engine
@@ -119,14 +154,7 @@ describe('the demo model', () => {
       const measured = await Promise.all(
         texts.map(async ({ prompt, seed }) => {
           const speculation = { mode: 'medusa', tree: { paths } } as const
-          const { speculation: report } = await engine.generate(prompt, {
-            maxTokens: 60,
-            temperature,
-            seed,
-            kv,
-            speculation,
-          })
-          return { steps: report.steps, tokens: report.steps + report.accepted }
+          return stepsOf(await engine.generate(prompt, { maxTokens: 60, temperature, seed, kv, speculation }))
         }),
       )
       expect(measured).toEqual(walkTexts(paths, traces))
