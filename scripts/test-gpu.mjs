@@ -26,38 +26,43 @@ const TESTS = [
   'test/golden',
   'test/exactness.test.ts',
   'test/engine-native/requests.test.ts',
+  'test/heads/train/training-runs.test.ts',
   '.gpu.test.ts',
 ]
 
 /**
- * Files of test/kernels and the names of their tests that reach every kernel: a sanitizer makes them tens of times slower, so of the sweeps
- * over shapes only those that cross the edges of tiles, and one whole model.
+ * Files of tests and the names of their tests that reach every kernel: a sanitizer makes them tens of times slower, so of the sweeps over shapes
+ * only those that cross the edges of tiles, and one whole model, decoding and in training.
  */
 const SANITIZED = [
-  ['adamw', 'every count|NaN spoils'],
-  ['attention-votes', 'every head width|attention windows'],
-  ['causal-attention', 'every head width|number of tokens around|sliding windows|tiles of 128'],
-  ['cross-entropy', 'every vocabulary|long rows|nothing'],
-  ['embed', 'rows of a table'],
-  ['gated-linear', 'every width|every number of rows'],
-  ['kv-gather', 'compression|commit'],
-  ['linear', 'every number of columns|every number of rows|prompts:|bias, residual'],
-  ['linear-gradient', 'every number of rows|every depth|every cut|NaN'],
-  ['medusa-heads', 'any width'],
-  ['model', 'a step through the whole model|drafts are|the oracle.s rows stay'],
-  ['pack-columns', 'a range of columns'],
-  ['pack-weight', 'every size'],
-  ['posterior', 'any options at once|has to be searched for'],
-  ['residual-silu', 'every width'],
-  ['rms-norm', 'every width|many rows'],
-  ['rope-angles', 'rope_angles'],
-  ['rope-append', 'rope_append'],
-  ['silu-mul', 'every width'],
-  ['snapkv-select', 'every budget|nothing to choose'],
-  ['sum-of-squares', 'every count'],
-  ['top-k', 'every number of columns|long rows'],
-  ['tree-attention', 'every head width|number of nodes|sliding windows|bits they have alone'],
-  ['yardsticks', 'reads every element'],
+  ['kernels/adamw', 'every count|NaN spoils'],
+  ['kernels/attention-votes', 'every head width|attention windows'],
+  ['kernels/causal-attention', 'every head width|number of tokens around|sliding windows|tiles of 128'],
+  ['kernels/cross-entropy', 'every vocabulary|long rows|nothing'],
+  ['kernels/embed', 'rows of a table'],
+  ['kernels/gated-linear', 'every width|every number of rows'],
+  ['kernels/kv-gather', 'compression|commit'],
+  ['kernels/linear', 'every number of columns|every number of rows|prompts:|bias, residual'],
+  ['kernels/linear-gradient', 'every number of rows|every depth|every cut|NaN'],
+  ['kernels/medusa-heads', 'any width'],
+  ['kernels/model', 'a step through the whole model|drafts are|the oracle.s rows stay'],
+  ['kernels/pack-columns', 'a range of columns'],
+  ['kernels/pack-weight', 'every size'],
+  ['kernels/posterior', 'any options at once|has to be searched for'],
+  ['kernels/residual-silu', 'every width'],
+  ['kernels/rms-norm', 'every width|many rows'],
+  ['kernels/rope-angles', 'rope_angles'],
+  ['kernels/rope-append', 'rope_append'],
+  ['kernels/silu-mul', 'every width'],
+  ['kernels/snapkv-select', 'every budget|nothing to choose'],
+  ['kernels/sum-of-squares', 'every count'],
+  ['kernels/top-k', 'every number of columns|long rows'],
+  ['kernels/tree-attention', 'every head width|number of nodes|sliding windows|bits they have alone'],
+  ['kernels/yardsticks', 'reads every element'],
+  [
+    'native/training',
+    'guess what the model|teach what computed ones do|slopes of the oracle|gradients that are not finite',
+  ],
 ]
 
 /** Told apart from a test that failed. */
@@ -124,7 +129,7 @@ function test(isa, wanted) {
 
 /** Whether the tool found nothing and all tests passed. */
 function sanitize(isa, tool, wanted) {
-  const runs = wanted.length > 0 ? [wanted] : SANITIZED.map(([name, t]) => [`test/kernels/${name}.test.ts`, '-t', t])
+  const runs = wanted.length > 0 ? [wanted] : SANITIZED.map(([name, t]) => [`test/${name}.test.ts`, '-t', t])
   const bad = []
   for (const each of runs) {
     process.stdout.write(`\n== cuda, ${isa}, ${tool}: ${each.join(' ')} ==\n`)

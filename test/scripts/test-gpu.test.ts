@@ -67,6 +67,13 @@ test('each instruction set is tested', () => {
   expect(stdout).not.toContain('sm_200')
 })
 
+test('what is tested are tests that exist, whole training runs among them', () => {
+  const { stdout } = testGpu(HOPPER)
+  const named = stdout.match(/^cuda sm_80: vitest run (.*)$/m)![1]!.split(' ')
+  expect(named).toContain('test/heads/train/training-runs.test.ts')
+  for (const path of named.filter((each) => each.startsWith('test/'))) expect(existsSync(path), path).toBe(true)
+})
+
 test('other tests may be named', () => {
   const { stdout } = testGpu(HOPPER, ['test/golden', '-t', 'alone'])
   expect(stdout).toMatch(/^cuda sm_80: vitest run test\/golden -t alone$/m)
@@ -84,7 +91,7 @@ function sanitizer(exitCode = 0): void {
   writeFileSync(join(dir, 'compute-sanitizer'), script, { mode: 0o755 })
 }
 
-test('a sanitizer runs over tests of every operation that exist, in threads of one process', () => {
+test('a sanitizer runs over tests of every operation that exist, and of training, in threads of one process', () => {
   sanitizer()
   const { status, stdout, stderr } = testGpu(HOPPER, ['--sanitize', 'racecheck'])
   expect(stderr).toBe('')
@@ -106,7 +113,9 @@ test('a sanitizer runs over tests of every operation that exist, in threads of o
   // Those of the bindings, and of what is a part of another operation on a device.
   const others = ['ops', 'kv-append', 'rope'].map((name) => `test/kernels/${name}.test.ts`)
   const files = readdirSync('test/kernels').map((file) => `test/kernels/${file}`)
-  expect(new Set([...tests.map(({ file }) => file), ...others])).toEqual(new Set(files))
+  expect(new Set([...tests.map(({ file }) => file), ...others])).toEqual(
+    new Set([...files, 'test/native/training.test.ts']),
+  )
 })
 
 test('what a sanitizer finds is a failure, and told apart from that of a test', () => {
