@@ -99,9 +99,7 @@ export async function writeCheckpoint(
  * @throws {GorgonError} ERR_CHECKPOINT when there is none, it is damaged, or it is of another run; ERR_WRITE; ERR_FILE.
  */
 export async function readCheckpointState(out: string, run: RunIdentity): Promise<CheckpointState> {
-  if (!(await hasCheckpoint(out))) {
-    throw new GorgonError('ERR_CHECKPOINT', `${out} has no checkpoint to go on from. Start without resume.`, { out })
-  }
+  if (!(await hasCheckpoint(out))) throw noCheckpoint(out)
   const path = join(folderOf(out), STATE_FILE)
   const json = await readJsonObject(path, 'ERR_CHECKPOINT')
   const parsed = CheckpointState.safeParse(json)
@@ -116,6 +114,14 @@ export async function readCheckpointState(out: string, run: RunIdentity): Promis
     'ERR_CHECKPOINT',
     `The checkpoint in ${out} is of a run with another ${shown}.${why} Give what that run was given, or start anew in another folder.`,
     { out, differing },
+  )
+}
+
+export function noCheckpoint(out: string): GorgonError {
+  return new GorgonError(
+    'ERR_CHECKPOINT',
+    `${out} has no checkpoint to go on from. Start without resume; texts that the model wrote there are taken as they are.`,
+    { out },
   )
 }
 

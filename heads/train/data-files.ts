@@ -22,6 +22,8 @@ export interface RawText {
   readonly content: string | Int32Array
   /** Tokens before this index are context only. */
   readonly from: number
+  /** Texts with the same have something in common. */
+  readonly group?: string
 }
 
 export interface DataFile {
@@ -280,7 +282,7 @@ function parseJson(where: string, text: string): unknown {
   }
 }
 
-/** A line: ids, or an object with text or ids in the field, or in `tokens`, with `from`, as self-distilled text is stored. */
+/** A line: ids, or an object with text or ids in the field, or in `tokens`, with `from` and `prompt`, as self-distilled text is stored. */
 function textOf(value: unknown, where: string, field: string): RawText {
   if (Array.isArray(value)) return { where, content: tokenIds(value, where), from: 0 }
   if (!isJsonObject(value)) throw unusable(where, 'it is neither an object nor an array of token ids.')
@@ -299,7 +301,9 @@ function textOf(value: unknown, where: string, field: string): RawText {
   if (!Number.isInteger(from) || (from as number) < 0 || (from as number) > ids.length) {
     throw unusable(where, `"from" is ${JSON.stringify(from)}: use a whole number, at most the ${ids.length} tokens.`)
   }
-  return { where, content: ids, from: from as number }
+  const text = { where, content: ids, from: from as number }
+  const { prompt } = value
+  return typeof prompt === 'string' ? { ...text, group: prompt } : text
 }
 
 function tokenIds(values: readonly unknown[], where: string): Int32Array {

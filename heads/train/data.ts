@@ -9,6 +9,8 @@ export interface TrainingDocument {
   readonly tokens: Int32Array
   /** Tokens before this index are context only. */
   readonly from: number
+  /** Documents with the same have something in common, and are learnt from or held out together. */
+  readonly group?: string
 }
 
 /** What documents are made for. */
@@ -73,13 +75,13 @@ export async function readTrainingData(
 }
 
 async function encodeText(
-  { where, content, from }: RawText,
+  { where, content, from, group }: RawText,
   { tokenizer, vocab, endId }: Encoder,
   signal: AbortSignal | undefined,
 ): Promise<TrainingDocument> {
   if (typeof content !== 'string') {
     checkVocabulary(content, vocab, where, 'These ids are of another model.')
-    return { tokens: content, from }
+    return group === undefined ? { tokens: content, from } : { tokens: content, from, group }
   }
   const ids = await tokenizerOf({ tokenizer }).encode(content, signal ? { signal } : {})
   checkVocabulary(ids, vocab, where, 'tokenizer.json is of another model than the weights.')
@@ -148,8 +150,9 @@ export function splitDocuments(documents: readonly TrainingDocument[], share: nu
   )
 }
 
-/** In [0, 1), by content and seed. */
+/** In [0, 1), by content and seed; of a group's documents the same. */
 function placeOf(document: TrainingDocument, seed: number): number {
-  const digest = createHash('sha256').update(`${seed}/`).update(documentDigest(document)).digest()
+  const what = document.group ?? documentDigest(document)
+  const digest = createHash('sha256').update(`${seed}/`).update(what).digest()
   return digest.readUIntBE(0, 6) / 2 ** 48
 }

@@ -13,6 +13,7 @@ import { BatchPlan, grouped, type Window } from './batches.js'
 import {
   type CheckpointState,
   hasCheckpoint,
+  noCheckpoint,
   type RunIdentity,
   readCheckpointState,
   restoreCheckpoint,
@@ -68,7 +69,8 @@ export async function openRun(options: TrainOptions, addon: Native): Promise<Tra
   const choice = chooseBackend(options, process.env, addon.backends())
   const folder = await readModelFolder(modelDir(options.model))
   await prepareOut(options)
-  const texts = await readTrainingTexts(options, folder, addon)
+  const digest = await modelDigest(folder)
+  const texts = await readTrainingTexts(options, folder, digest, addon)
   const { windows } = texts
   const spec = { medusaHeads: options.heads, blocks: options.layers, privateProjection: options.private }
   const plan = new BatchPlan(
@@ -89,7 +91,6 @@ export async function openRun(options: TrainOptions, addon: Native): Promise<Tra
   let log: TrainingLog | undefined
   try {
     const info = addon.modelInfo(model)
-    const digest = await modelDigest(folder)
     const identity = identityOf(options, { steps, context: texts.context, data: texts.digest, model: digest, info })
     const state = options.resume ? await readCheckpointState(out, identity) : null
     trainer = await training.openTrainer(model, spec)
@@ -132,7 +133,7 @@ async function prepareOut({ out, resume }: TrainOptions): Promise<void> {
       { out },
     )
   }
-  if (resume) return
+  if (resume) throw noCheckpoint(out)
   for (const name of [HEADS_FILE, HEADS_CONFIG_FILE]) {
     if (!(await stat(join(out, name)).catch(() => null))) continue
     throw new GorgonError('ERR_OPTION', `out is ${out}, which already has a ${name}. Give another folder.`, {

@@ -17,10 +17,15 @@ export const SELF_DISTILL_DEFAULTS = {
   textTokens: 512,
 } as const
 
+/** Hexadecimal digits that tell prompts apart. */
+const PROMPT_NAME = 16
+
 /** A text and where what the model made begins: what stands before is context. */
 export interface SelfDistilledText {
   readonly tokens: Int32Array
   readonly from: number
+  /** Names the prompt, whole: texts that have it in common tell of each other. Null where there were no prompts. */
+  readonly prompt: string | null
 }
 
 export interface SelfDistillProgress {
@@ -44,7 +49,11 @@ export interface SelfDistillOptions {
   readonly topK?: number
   readonly promptTokens?: number
   readonly textTokens?: number
+  /** Texts that the same options made before, by their numbers: they are not made again. */
+  readonly known?: ReadonlyMap<number, SelfDistilledText>
   readonly signal?: AbortSignal
+  /** Given each text as it is done, which is in no order. */
+  readonly onText?: (index: number, text: SelfDistilledText) => Promise<void>
   readonly onProgress?: (progress: SelfDistillProgress) => void
 }
 
@@ -59,7 +68,7 @@ export async function selfDistill(options: SelfDistillOptions): Promise<SelfDist
   const stop = new AbortController()
   const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
   const most = Math.min(options.textTokens ?? SELF_DISTILL_DEFAULTS.textTokens, total)
-  const texts: SelfDistilledText[] = []
+  const texts = new Map<number, SelfDistilledText>()
   const running = new Set<Promise<void>>()
   let started = 0
   let made = 0
@@ -67,8 +76,14 @@ export async function selfDistill(options: SelfDistillOptions): Promise<SelfDist
   let kept = 0
   let finished = 0
 
+  const finish = (index: number, text: SelfDistilledText): void => {
+    texts.set(index, text)
+    kept += text.tokens.length - text.from
+    finished++
+  }
+
   const continueOne = async (index: number): Promise<void> => {
-    const { prompt, seed } = prompts.at(index)
+    const { prompt, name, seed } = prompts.at(index)
     const generation = engine.generate(prompt, {
       maxTokens: Math.min(most, engine.info.context - prompt.length),
       temperature: options.temperature ?? SELF_DISTILL_DEFAULTS.temperature,
@@ -83,37 +98,51 @@ export async function selfDistill(options: SelfDistillOptions): Promise<SelfDist
       options.onProgress?.({ tokens: Math.min(made, total), total })
     }
     const { tokens } = await generation
-    texts[index] = { tokens: Int32Array.from([...prompt, ...tokens]), from: prompt.length }
-    kept += tokens.length
-    finished++
+    // Whoever is stopped resolves too, with half a text.
+    signal.throwIfAborted()
+    const text = { tokens: Int32Array.from([...prompt, ...tokens]), from: prompt.length, prompt: name }
+    await options.onText?.(index, text)
+    finish(index, text)
+  }
+
+  const begin = (index: number): void => {
+    const known = options.known?.get(index)
+    if (known) {
+      made += known.tokens.length - known.from
+      options.onProgress?.({ tokens: Math.min(made, total), total })
+      finish(index, known)
+      return
+    }
+    const one: Promise<void> = continueOne(index).finally(() => running.delete(one))
+    running.add(one)
   }
 
   /** No more are begun than will be wanted, if those that run become as long as others did. */
   const isShort = (): boolean => kept + running.size * (finished > 0 ? kept / finished : most) < total
   try {
     while (isShort() || running.size > 0) {
-      while (isShort() && running.size < engine.info.limits.maxSequences) {
-        const one: Promise<void> = continueOne(started++).finally(() => running.delete(one))
-        running.add(one)
-      }
-      await Promise.race(running)
+      while (isShort() && running.size < engine.info.limits.maxSequences) begin(started++)
+      if (running.size > 0) await Promise.race(running)
     }
   } catch (error) {
     stop.abort()
     await Promise.allSettled(running)
     throw error
   }
-  return shortestEnough(texts, total)
+  // Which texts were begun depends on which came first; these do not.
+  return enoughOf(texts, total)!
 }
 
-/** Which texts were begun depends on which came first; these do not. */
-function shortestEnough(texts: readonly SelfDistilledText[], total: number): SelfDistilledText[] {
-  let made = 0
-  const end = texts.findIndex(({ tokens, from }) => {
-    made += tokens.length - from
-    return made >= total
-  })
-  return texts.slice(0, end + 1)
+/** The first texts that have so many tokens together; null while one of them is missing. */
+export function enoughOf(texts: ReadonlyMap<number, SelfDistilledText>, total: number): SelfDistilledText[] | null {
+  const first: SelfDistilledText[] = []
+  for (let made = 0; made < total; ) {
+    const text = texts.get(first.length)
+    if (!text) return null
+    made += text.tokens.length - text.from
+    first.push(text)
+  }
+  return first
 }
 
 async function beginningsOf({ engine, prompts }: SelfDistillOptions): Promise<readonly Int32Array[]> {
@@ -132,18 +161,20 @@ class Prompts {
   readonly #all: readonly Int32Array[]
   readonly #seed: number
   readonly #most: number
+  readonly #isGiven: boolean
   #round = -1
   #order: Uint32Array = new Uint32Array()
 
-  constructor(all: readonly Int32Array[], { engine, seed, promptTokens }: SelfDistillOptions) {
+  constructor(all: readonly Int32Array[], { engine, seed, prompts, promptTokens }: SelfDistillOptions) {
     this.#all = all
+    this.#isGiven = prompts.length > 0
     this.#seed = seed
     // Half of the context is left for what is made.
     this.#most = Math.min(promptTokens ?? SELF_DISTILL_DEFAULTS.promptTokens, Math.floor(engine.info.context / 2))
   }
 
   /** Texts are asked for in order. */
-  at(index: number): { readonly prompt: Int32Array; readonly seed: bigint } {
+  at(index: number): { readonly prompt: Int32Array; readonly name: string | null; readonly seed: bigint } {
     const round = Math.floor(index / this.#all.length)
     if (round !== this.#round) {
       this.#round = round
@@ -154,9 +185,17 @@ class Prompts {
     const most = Math.max(1, Math.min(this.#most, Math.floor(whole.length / 2)))
     const least = Math.min(SELF_DISTILL_DEFAULTS.leastPromptTokens, most)
     const length = least + Math.floor((bits.readUInt32LE(8) / 2 ** 32) * (most - least + 1))
-    return { prompt: whole.slice(0, length), seed: bits.readBigUInt64LE() }
+    const name = this.#isGiven ? promptName(whole) : null
+    return { prompt: whole.slice(0, length), name, seed: bits.readBigUInt64LE() }
   }
 }
+
+/** By content: copies of a prompt are one. */
+const promptName = (tokens: Int32Array): string =>
+  createHash('sha256')
+    .update(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength))
+    .digest('hex')
+    .slice(0, PROMPT_NAME)
 
 /** 32 random bytes, always the same for the same words. */
 const drawn = (words: string): Buffer => createHash('sha256').update(words).digest()

@@ -1,7 +1,4 @@
 // What a run reads: texts from files or from the model itself, held out or learnt from, cut into windows.
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
-import { writeDurably } from '../../src/durable-file.js'
 import { GorgonError } from '../../src/errors.js'
 import { loadEngineWith } from '../../src/load-engine.js'
 import type { Native } from '../../src/native.js'
@@ -9,11 +6,18 @@ import { parseLoadOptions } from '../../src/options.js'
 import { loadTokenizer } from '../../src/text/tokenizer.js'
 import type { ModelFolder } from '../../src/weights/load.js'
 import { cutWindows, type Window } from './batches.js'
-import { dataDigest, type Encoder, readTrainingData, splitDocuments, type TrainingData } from './data.js'
+import {
+  dataDigest,
+  type Encoder,
+  readTrainingData,
+  splitDocuments,
+  type TrainingData,
+  type TrainingDocument,
+} from './data.js'
+import { DistilledFile, type DistilledOrigin } from './distilled-file.js'
 import { DEFAULTS, FIXED, type TrainOptions } from './options.js'
-import { type SelfDistilledText, selfDistill } from './self-distill.js'
+import { enoughOf, SELF_DISTILL_DEFAULTS, type SelfDistilledText, selfDistill } from './self-distill.js'
 
-const DISTILLED_FILE = 'self-distilled.jsonl'
 /** Texts that the model writes at once: more keep no processor busier. */
 const DISTILLED_AT_ONCE = 32
 
@@ -38,14 +42,16 @@ export interface TrainingTexts {
 }
 
 /**
- * The texts of a run. Those that the model writes are kept in `out`, where a run that goes on finds them.
+ * The texts of a run. Those that the model writes are kept in `out` as they are done, where whoever comes again finds them.
  *
- * @throws {GorgonError} ERR_DATA, ERR_FILE, ERR_TOKENIZER, ERR_OPTION for a context that the model does not have, ERR_WRITE; the signal's
- *   reason.
+ * @param modelDigest names the model's weights.
+ * @throws {GorgonError} ERR_DATA, ERR_FILE, ERR_TOKENIZER, ERR_OPTION for a context that the model does not have, or for texts in `out` that the
+ *   model wrote otherwise; ERR_WRITE; the signal's reason.
  */
 export async function readTrainingTexts(
   options: TrainOptions,
   folder: ModelFolder,
+  modelDigest: string,
   addon: Native,
 ): Promise<TrainingTexts> {
   const context = contextOf(options, folder)
@@ -53,8 +59,10 @@ export async function readTrainingTexts(
   try {
     const { config, generation } = folder
     const encoder: Encoder = { tokenizer, vocab: config.shape.vocab, endId: config.eosIds[0] ?? null }
-    const paths = options.selfDistill > 0 ? [await distilledFile(options, folder, encoder, addon)] : options.data
-    const { documents, files, skipped } = await read(paths, encoder, options)
+    const { documents, files, skipped } =
+      options.selfDistill > 0
+        ? await distilledData(options, folder, encoder, modelDigest, addon)
+        : await read(encoder, options)
     const { training, heldOut } = splitDocuments(documents, options.heldOut, options.seed)
     const windows = cutWindows(training, context, generation.bosId)
     const looked = firstTokens(cutWindows(heldOut, context, generation.bosId), FIXED.evaluationTokens)
@@ -79,8 +87,8 @@ export async function readTrainingTexts(
   }
 }
 
-function read(paths: readonly string[], encoder: Encoder, { field, out, signal, onProgress }: TrainOptions) {
-  return readTrainingData(paths, encoder, {
+function read(encoder: Encoder, { data, field, out, signal, onProgress }: TrainOptions): Promise<TrainingData> {
+  return readTrainingData(data, encoder, {
     field,
     except: out,
     signal,
@@ -119,23 +127,48 @@ function firstTokens(windows: readonly Window[], limit: number): Window[] {
   return taken < 0 ? [...windows] : windows.slice(0, taken)
 }
 
-/** The file of texts that the model wrote: found, or written now. */
-async function distilledFile(
+/** What the model writes, or has written, after the beginnings of the data. */
+async function distilledData(
   options: TrainOptions,
   folder: ModelFolder,
   encoder: Encoder,
+  modelDigest: string,
   addon: Native,
-): Promise<string> {
-  const { out, data, selfDistill: tokens, temperature, seed, resume, signal, onProgress } = options
-  const path = join(out, DISTILLED_FILE)
-  if (resume && (await stat(path).catch(() => null))) return path
+): Promise<TrainingData> {
+  const { out, data, selfDistill: total, seed, temperature } = options
   // What is to be continued has no end.
-  const found = data.length === 0 ? [] : (await read(data, { ...encoder, endId: null }, options)).documents
-  const { backend, dtype, threads, isa, device, deviceMemory } = options
-  const where = { backend, dtype, threads, isa, device, deviceMemory, signal }
+  const found = data.length > 0 ? await read({ ...encoder, endId: null }, options) : NO_DATA
+  const origin: DistilledOrigin = {
+    ...SELF_DISTILL_DEFAULTS,
+    temperature,
+    tokens: total,
+    seed,
+    model: modelDigest,
+    dtype: options.dtype === 'auto' ? folder.dtype : options.dtype,
+    prompts: dataDigest(found.documents),
+  }
+  await using file = await DistilledFile.open(out, origin, encoder.vocab)
+  const texts = enoughOf(file.texts, total) ?? (await distill(options, folder, found, file, addon))
+  return { ...found, documents: texts.map(asDocument) }
+}
+
+const NO_DATA: TrainingData = { documents: [], files: 0, skipped: { hidden: 0, binary: 0, empty: 0 } }
+
+/** Texts after one prompt are much alike, however much of it each begins with. */
+const asDocument = ({ tokens, from, prompt }: SelfDistilledText): TrainingDocument =>
+  prompt === null ? { tokens, from } : { tokens, from, group: prompt }
+
+async function distill(
+  options: TrainOptions,
+  folder: ModelFolder,
+  { documents }: TrainingData,
+  file: DistilledFile,
+  addon: Native,
+): Promise<readonly SelfDistilledText[]> {
+  const { backend, dtype, threads, isa, device, deviceMemory, signal, onProgress } = options
   await using engine = await loadEngineWith(
     parseLoadOptions({
-      ...where,
+      ...{ backend, dtype, threads, isa, device, deviceMemory, signal },
       model: folder.dir,
       heads: false,
       limits: { maxSequences: DISTILLED_AT_ONCE },
@@ -145,17 +178,15 @@ async function distilledFile(
   )
   const texts = await selfDistill({
     engine,
-    prompts: found.map((document) => document.tokens),
-    tokens,
-    seed,
-    temperature,
+    prompts: documents.map(({ tokens }) => tokens),
+    tokens: options.selfDistill,
+    seed: options.seed,
+    temperature: options.temperature,
+    known: file.texts,
     ...(signal && { signal }),
+    onText: (index, text) => file.add(index, text),
     onProgress: ({ tokens: done, total }) => onProgress?.({ phase: 'distill', done, total }),
   })
-  await writeDurably(path, async (handle) => {
-    for (const text of texts) await handle.appendFile(lineOf(text))
-  })
-  return path
+  await file.settle(texts)
+  return texts
 }
-
-const lineOf = ({ tokens, from }: SelfDistilledText): string => `${JSON.stringify({ tokens: [...tokens], from })}\n`

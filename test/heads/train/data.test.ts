@@ -255,6 +255,18 @@ describe('holding out', () => {
     expect(later.some((one) => heldOut.includes(one))).toBe(false)
   })
 
+  test('keeps those of a group together, as lines of JSON say by their prompts', async () => {
+    const lines = documents.map(({ tokens }, i) =>
+      JSON.stringify({ tokens: [...tokens.subarray(2), i % 40], prompt: `${i % 40}` }),
+    )
+    const { documents: found } = await read(await fileOf('a.jsonl', lines.join('\n')))
+    const { training, heldOut } = splitDocuments(found, 0.2, 1)
+    const groups = new Set(heldOut.map(({ group }) => group))
+    expect(groups.size).toBeGreaterThan(1)
+    expect(heldOut).toHaveLength(groups.size * 50)
+    expect(training.filter(({ group }) => groups.has(group))).toEqual([])
+  })
+
   test('depends on the seed', () => {
     expect(splitDocuments(documents, 0.1, 2).heldOut).not.toEqual(splitDocuments(documents, 0.1, 1).heldOut)
   })

@@ -1,6 +1,6 @@
 // Text that a model makes by itself to learn from.
 import { describe, expect, test } from 'vitest'
-import { selfDistill } from '../../../heads/train/self-distill.js'
+import { type SelfDistilledText, selfDistill } from '../../../heads/train/self-distill.js'
 import { loadEngine } from '../../../src/index.js'
 import { failure } from '../../support/errors.js'
 import { TOY_BOS, TOY_EOS, ToyTokenizer, toyEngines } from '../../support/toy-engine.js'
@@ -57,6 +57,17 @@ describe('what is made', () => {
     expect(text!.from).toBe(1)
   })
 
+  test('names the prompt, by its content', async () => {
+    const { engine } = toyEngine()
+    const prompts = [...PROMPTS, PROMPTS[0]!.slice()]
+    const texts = await selfDistill({ engine, prompts, tokens: 2000, seed: 1, textTokens: 100 })
+    const names = new Set(texts.map(({ tokens, prompt }) => `${tokens[0]} ${prompt}`))
+    expect(names.size).toBe(PROMPTS.length)
+    expect(new Set(texts.map(({ prompt }) => prompt)).size).toBe(PROMPTS.length)
+    const [alone] = await selfDistill({ engine, prompts: [], tokens: 10, seed: 1 })
+    expect(alone!.prompt).toBeNull()
+  })
+
   test('of a prompt half is shown at most, and of a single token all', async () => {
     const { engine } = toyEngine()
     const fromOf = async (length: number) => {
@@ -98,6 +109,28 @@ describe('it ends early', () => {
     const options = { engine, prompts: PROMPTS, tokens: 1e6, seed: 1, signal: abort.signal, onProgress }
     await expect(selfDistill(options)).rejects.toBe(reason)
     expect(engine.stats()).toMatchObject({ running: 0, queued: 0 })
+  })
+
+  test('giving whole texts alone, of which another go makes the same as one that was not stopped', async () => {
+    const options = { prompts: PROMPTS, tokens: 3000, seed: 1, textTokens: 100 }
+    const whole = await selfDistill({ ...options, engine: toyEngine({ limits: { maxSequences: 3 } }).engine })
+    const { engine } = toyEngine({ limits: { maxSequences: 3 } })
+    const known = new Map<number, SelfDistilledText>()
+    const stop = new AbortController()
+    const run = selfDistill({
+      ...options,
+      engine,
+      signal: stop.signal,
+      onText: async (index, text) => void known.set(index, text),
+      onProgress: ({ tokens }) => tokens > 700 && stop.abort(new Error('enough')),
+    })
+    await expect(run).rejects.toThrow('enough')
+    expect(known.size).toBeGreaterThan(1)
+    for (const [index, text] of known) expect(text).toEqual(whole[index])
+    const fresh: number[] = []
+    const onText = async (index: number) => void fresh.push(index)
+    expect(await selfDistill({ ...options, engine, known, onText })).toEqual(whole)
+    expect(fresh.filter((index) => known.has(index))).toEqual([])
   })
 
   test('by the failure of one text, and stops the others', async () => {
