@@ -1,7 +1,7 @@
 // Files and folders that are whole or not there: written beside, brought to the disk, then put in their place.
 import { randomBytes } from 'node:crypto'
-import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import { GorgonError } from './errors.js'
 
 /** What the system's refusals mean, for people. */
@@ -23,6 +23,9 @@ const WRITING: readonly unknown[] = ['write', 'writev', 'ftruncate', 'fsync', 'f
 
 /** Not every file system can bring a folder to the disk. */
 const NO_FOLDER_SYNC: readonly unknown[] = ['EINVAL', 'ENOTSUP', 'EPERM', 'EACCES']
+
+/** What a file is called besides its name while it is written. */
+const PART = /^\.[0-9a-f]{12}\.part$/
 
 /**
  * Writes a file that, after a crash at any moment, is what was there before or all of what `write` wrote.
@@ -52,6 +55,19 @@ export async function writeDurably(path: string, write: (handle: FileHandle) => 
     throw WRITING.includes((error as NodeJS.ErrnoException).syscall) ? refused(error) : error
   }
   await syncFolder(dirname(path))
+}
+
+/**
+ * Removes what `writeDurably` left beside `path` when its process was killed. Nobody may be writing `path`.
+ *
+ * @throws {GorgonError} ERR_WRITE when the system refuses.
+ */
+export async function removeParts(path: string): Promise<void> {
+  const [folder, name] = [dirname(path), basename(path)]
+  for (const found of await attempt(folder, () => readdir(folder))) {
+    if (!found.startsWith(name) || !PART.test(found.slice(name.length))) continue
+    await attempt(path, () => rm(join(folder, found), { force: true }))
+  }
 }
 
 /**

@@ -4,7 +4,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { recoverFolder, replaceFolder, writeDurably } from '../src/durable-file.js'
+import { recoverFolder, removeParts, replaceFolder, writeDurably } from '../src/durable-file.js'
 import { packageRoot } from '../src/native.js'
 import { failure } from './support/errors.js'
 import { temporaryFolder } from './support/folder.js'
@@ -63,6 +63,14 @@ describe('a file', () => {
     expect(error.details['file']).toBe(join(dir, 'a'))
     expect(readFileSync(join(dir, 'a'), 'utf8')).toBe('before')
     expect(readdirSync(dir)).toEqual(['a'])
+  })
+
+  test('leaves its parts behind when its process is killed, and they are removed by its name alone', async () => {
+    const dir = fresh('parts')
+    const others = ['a', 'a.part', 'a.0123456789ab.part.txt', 'a.svg.0123456789ab.part', 'b.0123456789ab.part']
+    for (const name of [...others, 'a.0123456789ab.part', 'a.ffffffffffff.part']) writeFileSync(join(dir, name), 'x')
+    await removeParts(join(dir, 'a'))
+    expect(readdirSync(dir).sort()).toEqual([...others].sort())
   })
 
   test('that may not grow so large is refused by the real system', () => {
