@@ -62,12 +62,14 @@ export async function hasCheckpoint(out: string): Promise<boolean> {
 /**
  * Puts a checkpoint in the place of the last one.
  *
- * @throws {GorgonError} ERR_WRITE; the last one is unchanged.
+ * @param diverged makes the error for a tensor with a number that is none: it is nothing to go on from.
+ * @throws {GorgonError} that error, or ERR_WRITE; the last one is unchanged.
  */
 export async function writeCheckpoint(
   out: string,
   { training, trainer, tensors }: Trained,
   state: Omit<CheckpointState, 'version' | 'digest'>,
+  diverged: (tensor: string) => GorgonError,
 ): Promise<void> {
   await replaceFolder(folderOf(out), async (folder) => {
     const hash = createHash('sha256')
@@ -79,6 +81,7 @@ export async function writeCheckpoint(
           shape: tensor.shape,
           async *data() {
             for await (const piece of piecesOf(training, trainer, tensor, part)) {
+              if (!piece.every(Number.isFinite)) throw diverged(tensor.role)
               const bytes = bytesOf(piece, 'f32')
               hash.update(bytes)
               yield bytes

@@ -10,7 +10,7 @@ import type { SelfDistilledText } from './self-distill.js'
 
 export const DISTILLED_FILE = 'self-distilled.jsonl'
 /** Beside it: what it is of. */
-const ORIGIN_FILE = 'self-distilled.json'
+export const ORIGIN_FILE = 'self-distilled.json'
 
 /** All that texts follow from; with another value of any of these they would be others. */
 export type DistilledOrigin = Readonly<Record<string, string | number>>

@@ -1,35 +1,33 @@
 // A training run: the model, the heads in training, their texts, log and checkpoints, opened together and closed together.
-import { mkdir, rm, stat } from 'node:fs/promises'
+import { rm, rmdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { chooseBackend } from '../../src/backend.js'
-import { writeError } from '../../src/durable-file.js'
 import { GorgonError } from '../../src/errors.js'
 import { modelDir } from '../../src/load-engine.js'
 import type { ModelHandle, ModelInfo, Native } from '../../src/native.js'
-import type { TrainerHandle, TrainerSpec, TrainingText } from '../../src/native-training.js'
+import type { TrainerSpec, TrainingText } from '../../src/native-training.js'
 import { openModel } from '../../src/open-model.js'
 import { type ModelFolder, modelSpecOf, readModelFolder } from '../../src/weights/load.js'
 import { BatchPlan, grouped, type Window } from './batches.js'
 import {
   type CheckpointState,
-  hasCheckpoint,
-  noCheckpoint,
   type RunIdentity,
   readCheckpointState,
   restoreCheckpoint,
   type Trained,
   writeCheckpoint,
 } from './checkpoint.js'
-import { type HiddenCache, openHiddenCache } from './hidden-cache.js'
+import { Closing } from './closing.js'
+import { HIDDEN_CACHE_FILE, type HiddenCache, openHiddenCache } from './hidden-cache.js'
 import { TrainingLog } from './log.js'
 import { depthWeights, gradientScales, ScoreTotals } from './loss.js'
 import { modelDigest } from './model-digest.js'
 import { DEFAULTS, FIXED, type TrainOptions } from './options.js'
+import { LOG_FILE, openOut } from './out-folder.js'
 import { learningRateAt } from './schedule.js'
-import { HEADS_CONFIG_FILE, HEADS_FILE, trainedTensors, writeTrainedHeads } from './trained-heads.js'
+import { trainedTensors, writeTrainedHeads } from './trained-heads.js'
 import { readTrainingTexts, type TrainingTexts } from './training-texts.js'
 
-export const LOG_FILE = 'training.jsonl'
 const CACHE_FOLDER = 'hidden-cache'
 const BYTES_PER_VALUE = { f32: 4, f16: 2, bf16: 2 } as const
 
@@ -47,6 +45,8 @@ interface RunParts {
   readonly log: TrainingLog
   readonly cache: HiddenCache | null
   readonly state: Pick<CheckpointState, 'step' | 'tokens' | 'seconds'>
+  /** All that is to be closed in the end. */
+  readonly opened: Closing
 }
 
 /** What a step came to. */
@@ -64,83 +64,57 @@ export interface StepResult {
  * @throws {GorgonError} as `trainHeads`. What was opened until then is closed.
  */
 export async function openRun(options: TrainOptions, addon: Native): Promise<TrainingRun> {
-  const { signal, onProgress, out } = options
-  signal?.throwIfAborted()
+  options.signal?.throwIfAborted()
   const choice = chooseBackend(options, process.env, addon.backends())
   const folder = await readModelFolder(modelDir(options.model))
-  await prepareOut(options)
+  const opened = new Closing()
+  try {
+    opened.add(await openOut(options))
+    return await openParts(options, addon, choice, folder, opened)
+  } catch (error) {
+    await opened.closeAfterError()
+    throw error
+  }
+}
+
+async function openParts(
+  options: TrainOptions,
+  addon: Native,
+  choice: ReturnType<typeof chooseBackend>,
+  folder: ModelFolder,
+  opened: Closing,
+): Promise<TrainingRun> {
+  const { signal, onProgress, out } = options
+  const { training } = addon
   const digest = await modelDigest(folder)
   const texts = await readTrainingTexts(options, folder, digest, addon)
-  const { windows } = texts
   const spec = { medusaHeads: options.heads, blocks: options.layers, privateProjection: options.private }
   const plan = new BatchPlan(
-    windows.map(({ tokens }) => tokens.length),
+    texts.windows.map(({ tokens }) => tokens.length),
     options.batchTokens,
     options.seed,
   )
   const steps = options.steps ?? plan.stepsOf(options.epochs ?? DEFAULTS.epochs)
 
-  const { training } = addon
   const progress = new Int32Array(new SharedArrayBuffer(8))
-  const modelSpec = modelSpecOf(folder, null, { ...options, ...choice, progress })
-  const model = await openModel(addon, modelSpec, {
+  const model = await openModel(addon, modelSpecOf(folder, null, { ...options, ...choice, progress }), {
     signal,
     onProgress: ({ done, total }) => onProgress?.({ phase: 'load', done, total }),
   })
-  let trainer: TrainerHandle | undefined
-  let log: TrainingLog | undefined
-  try {
-    const info = addon.modelInfo(model)
-    const identity = identityOf(options, { steps, context: texts.context, data: texts.digest, model: digest, info })
-    const state = options.resume ? await readCheckpointState(out, identity) : null
-    trainer = await training.openTrainer(model, spec)
-    const trained: Trained = { training, trainer, tensors: trainedTensors(spec, folder.config.shape) }
-    if (state) await restoreCheckpoint(out, trained, state)
-    log = await TrainingLog.open(join(out, LOG_FILE), state?.step ?? null)
-    return new TrainingRun({
-      options,
-      addon,
-      folder,
-      texts,
-      model,
-      trained,
-      spec,
-      plan,
-      steps,
-      identity,
-      log,
-      cache: await openCache(options, folder, info, digest, steps > plan.stepsOf(1)),
-      state: state ?? { step: 0, tokens: 0, seconds: 0 },
-    })
-  } catch (error) {
-    await log?.close()
-    if (trainer) await training.closeTrainer(trainer)
-    await addon.close(model)
-    throw error
-  }
-}
-
-/** The folder is there, and nothing in it is overwritten that is not this run's. */
-async function prepareOut({ out, resume }: TrainOptions): Promise<void> {
-  await mkdir(out, { recursive: true }).catch((error: unknown) => {
-    throw writeError(out, error)
-  })
-  if (await hasCheckpoint(out)) {
-    if (resume) return
-    throw new GorgonError(
-      'ERR_CHECKPOINT',
-      `${out} already holds a checkpoint. Go on from it with resume (--resume), or give another folder.`,
-      { out },
-    )
-  }
-  if (resume) throw noCheckpoint(out)
-  for (const name of [HEADS_FILE, HEADS_CONFIG_FILE]) {
-    if (!(await stat(join(out, name)).catch(() => null))) continue
-    throw new GorgonError('ERR_OPTION', `out is ${out}, which already has a ${name}. Give another folder.`, {
-      path: 'out',
-      value: out,
-    })
-  }
+  opened.add(() => addon.close(model))
+  const info = addon.modelInfo(model)
+  const identity = identityOf(options, { steps, context: texts.context, data: texts.digest, model: digest, info })
+  const state = options.resume ? await readCheckpointState(out, identity) : null
+  const trainer = await training.openTrainer(model, spec)
+  opened.add(() => training.closeTrainer(trainer))
+  const trained: Trained = { training, trainer, tensors: trainedTensors(spec, folder.config.shape) }
+  if (state) await restoreCheckpoint(out, trained, state)
+  const log = await TrainingLog.open(join(out, LOG_FILE), state?.step ?? null)
+  opened.add(() => log.close())
+  const cache = await openCache(options, folder, info, digest, steps > plan.stepsOf(1))
+  if (cache) opened.add(() => cache.close())
+  const parts = { options, addon, folder, texts, model, trained, spec, plan, steps, identity, log, cache, opened }
+  return new TrainingRun({ ...parts, state: state ?? { step: 0, tokens: 0, seconds: 0 } })
 }
 
 /** Everything that the numbers of a run follow from. */
@@ -157,7 +131,7 @@ function identityOf(
   const { selfDistill, temperature } = options
   const written = selfDistill > 0 ? { selfDistill, temperature } : {}
   const given = { heads, layers, batchTokens, learningRate, weightDecay, warmup, clip, depthDecay, seed, heldOut }
-  return { ...found, ...given, ...written, private: options.private, dtype: info.dtype }
+  return { ...found, ...given, ...written, private: options.private, dtype: info.dtype, backend: info.backend }
 }
 
 function openCache(
@@ -275,26 +249,39 @@ export class TrainingRun {
     return { totals, learningRate, gradientNorm, tokens }
   }
 
-  /** What the heads make of the held-out windows now; null without any. */
+  /**
+   * What the heads make of the held-out windows now; null without any.
+   *
+   * @throws {GorgonError} ERR_DIVERGED; the signal's reason between native calls.
+   */
   async evaluate(): Promise<ScoreTotals | null> {
     const { options, trained, texts } = this.#parts
     if (texts.heldOut.length === 0) return null
     let done = 0
     const total = texts.heldOut.length
-    return this.#gather(texts.heldOut, (group) => {
+    const totals = await this.#gather(texts.heldOut, (group) => {
       options.onProgress?.({ phase: 'evaluate', done, total })
       done += group.length
       return trained.training.score(trained.trainer, group)
     })
+    const head = totals.divergedHead
+    if (head !== null) throw this.#diverged(this.#step, `the loss of head ${head + 1} on held-out texts`)
+    return totals
   }
 
-  /** Writes a checkpoint of where it is, unless that is the last one. */
+  /**
+   * Writes a checkpoint of where it is, unless that is the last one.
+   *
+   * @throws {GorgonError} ERR_DIVERGED when a weight is no number, ERR_WRITE; the last one is unchanged.
+   */
   async save(): Promise<void> {
     const { options, trained, identity, log, steps } = this.#parts
     if (this.#savedStep === this.#step) return
     await log.sync()
     const state = { step: this.#step, tokens: this.#tokens, seconds: this.#seconds, run: identity }
-    await writeCheckpoint(options.out, trained, state)
+    await writeCheckpoint(options.out, trained, state, (tensor) =>
+      this.#diverged(this.#step, `a number of the tensor "${tensor}"`),
+    )
     this.#savedStep = this.#step
     options.onProgress?.({ phase: 'checkpoint', step: this.#step, total: steps })
   }
@@ -313,15 +300,15 @@ export class TrainingRun {
     const { options, cache } = this.#parts
     if (!cache || options.hiddenCache !== 'auto') return
     await cache.close()
-    await rm(join(options.out, CACHE_FOLDER), { recursive: true, force: true })
+    const folder = join(options.out, CACHE_FOLDER)
+    await rm(join(folder, HIDDEN_CACHE_FILE), { force: true })
+    // Whatever else is in it is not ours.
+    await rmdir(folder).catch(() => undefined)
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    const { addon, model, trained, log, cache } = this.#parts
-    await cache?.close()
-    await log.close()
-    await trained.training.closeTrainer(trained.trainer)
-    await addon.close(model)
+  /** Closes all of it, whatever fails on the way; the first error is thrown in the end. */
+  close(): Promise<void> {
+    return this.#parts.opened.close()
   }
 
   /** Scores of all windows, a few of them in each native call. */
@@ -355,7 +342,7 @@ export class TrainingRun {
     const { learningRate, out } = this.options
     return new GorgonError(
       'ERR_DIVERGED',
-      `Step ${step}: ${what} is not a number. Nothing was updated with it; the last checkpoint, of step ${this.#savedStep}, is in ${resolve(out)}. Start anew with a learning rate below ${learningRate}, or look at the texts.`,
+      `Step ${step}: ${what} is not a number. The last checkpoint, of step ${this.#savedStep}, in ${resolve(out)} is as it was. Start anew in another folder with a learning rate below ${learningRate}, or look at the texts.`,
       { step, learningRate, checkpointStep: this.#savedStep, out },
     )
   }

@@ -1,13 +1,17 @@
 // Training of Medusa heads on a frozen model: the loop, and what is written when it ends.
+
+import { rm, stat } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { writeDurably } from '../../src/durable-file.js'
+import { GorgonError, isGorgonError } from '../../src/errors.js'
 import { type Native, native, type WeightDtype } from '../../src/native.js'
 import { readTrainingLog } from './log.js'
 import type { HeadScores, ScoreTotals } from './loss.js'
 import { DEFAULTS, parseTrainOptions, type TrainOptions, type TrainOptionsInput } from './options.js'
+import { ACCURACY_FILE, CURVES_FILE, LOG_FILE } from './out-folder.js'
 import { accuracyOf, trainingCurves } from './report.js'
-import { LOG_FILE, openRun, type TrainingRun } from './run.js'
+import { openRun, type TrainingRun } from './run.js'
 import type { TrainingTexts } from './training-texts.js'
 
 /** What came of a run. */
@@ -54,8 +58,9 @@ export interface TrainingReport {
  * checkpoint, from which `resume` goes on to the same heads.
  *
  * @throws {GorgonError} ERR_OPTION, ERR_MODEL_NOT_FOUND and what reading the model may raise; ERR_DATA for texts that cannot be used;
- *   ERR_CHECKPOINT when `out` has one and `resume` is not set, or none that fits; ERR_DIVERGED when a loss or a gradient is no number;
- *   ERR_WRITE when the disk is full; ERR_OUT_OF_MEMORY. The last checkpoint is whole whatever happens. The signal's reason when it fires.
+ *   ERR_CHECKPOINT when `out` has one and `resume` is not set, or none that fits; ERR_DIVERGED when a loss, a gradient or a weight is no number;
+ *   ERR_WRITE when the disk is full; ERR_OUT_OF_MEMORY. The last checkpoint is whole whatever happens. The signal's reason when it fires; if then
+ *   the checkpoint cannot be written, ERR_WRITE with that reason as its cause.
  */
 export async function trainHeads(options: TrainOptionsInput): Promise<TrainingReport> {
   return trainHeadsWith(parseTrainOptions(options), native())
@@ -64,28 +69,54 @@ export async function trainHeads(options: TrainOptionsInput): Promise<TrainingRe
 /** As `trainHeads`, on a native side of the caller's. */
 export async function trainHeadsWith(options: TrainOptions, addon: Native): Promise<TrainingReport> {
   const begun = performance.now()
-  await using run = await openRun(options, addon)
+  const run = await openRun(options, addon)
+  let report: TrainingReport
+  try {
+    const heldOut = await learn(run)
+    await finish(run, heldOut)
+    report = reportOf(run, heldOut, (performance.now() - begun) / 1000)
+  } catch (error) {
+    const told = await stopped(run, error).catch((unsaved: unknown) => unsaved)
+    await run.close().catch(() => undefined)
+    throw told
+  }
+  await run.close()
+  return report
+}
+
+/** The steps that are left, with looks at the held-out texts and checkpoints; what is made of those texts in the end. */
+async function learn(run: TrainingRun): Promise<ScoreTotals | null> {
+  const { options } = run
   const evaluateEvery = options.evaluateEvery ?? Math.ceil(run.steps / DEFAULTS.evaluations)
   // A look at the end is due anyway; one that a checkpoint came before is due still.
   const isDue = () => run.step < run.steps && run.step % evaluateEvery === 0 && run.log.lastHeldOutStep !== run.step
-  try {
-    // Whoever is killed from here on has something to go on from, and a full disk shows before the work is done.
-    await run.save()
+  // Whoever is killed from here on has something to go on from, and a full disk shows before the work is done.
+  await run.save()
+  if (isDue()) await evaluate(run)
+  while (run.step < run.steps) {
+    const { epoch, windows } = run.plan.at(run.step + 1)
+    const result = await run.learn(windows.map((index) => run.texts.windows[index]!))
+    await tell(run, epoch, result)
     if (isDue()) await evaluate(run)
-    while (run.step < run.steps) {
-      const { epoch, windows } = run.plan.at(run.step + 1)
-      const result = await run.learn(windows.map((index) => run.texts.windows[index]!))
-      await tell(run, epoch, result)
-      if (isDue()) await evaluate(run)
-      if (run.step % options.checkpointEvery === 0) await run.save()
-    }
-    const heldOut = await evaluate(run)
+    if (run.step % options.checkpointEvery === 0) await run.save()
+  }
+  const heldOut = await evaluate(run)
+  await run.save()
+  return heldOut
+}
+
+/** Keeps what is worth keeping of a run that ends early; the error that it ends with. */
+async function stopped(run: TrainingRun, error: unknown): Promise<unknown> {
+  const { signal } = run.options
+  // Going on would come to the same: the hidden rows are of no more use.
+  if (isGorgonError(error) && error.code === 'ERR_DIVERGED') await run.dropCache()
+  if (!signal?.aborted || error !== signal.reason) return error
+  try {
     await run.save()
-    await finish(run, heldOut)
-    return reportOf(run, heldOut, (performance.now() - begun) / 1000)
-  } catch (error) {
-    if (options.signal?.aborted && error === options.signal.reason) await run.save()
-    throw error
+    return error
+  } catch (unsaved) {
+    if (!isGorgonError(unsaved)) return unsaved
+    return new GorgonError(unsaved.code, unsaved.message, unsaved.details, signal.reason)
   }
 }
 
@@ -126,8 +157,7 @@ async function finish(run: TrainingRun, heldOut: ScoreTotals | null): Promise<vo
   const { out, onProgress } = run.options
   onProgress?.({ phase: 'write', done: 0, total: 1 })
   await run.writeHeads()
-  const accuracy = heldOut && accuracyOf(heldOut.rankCounts())
-  if (accuracy) await writeText(join(out, 'accuracy.json'), `${JSON.stringify(accuracy, null, 1)}\n`)
+  await writeAccuracy(run, heldOut)
   await run.log.sync()
   const lines = await readTrainingLog(join(out, LOG_FILE))
   const svg = trainingCurves({
@@ -135,9 +165,23 @@ async function finish(run: TrainingRun, heldOut: ScoreTotals | null): Promise<vo
     steps: lines.filter((line) => line.kind === 'step'),
     heldOut: lines.filter((line) => line.kind === 'held-out'),
   })
-  await writeText(join(out, 'training.svg'), svg)
+  await writeText(join(out, CURVES_FILE), svg)
   await run.dropCache()
   onProgress?.({ phase: 'write', done: 1, total: 1 })
+}
+
+/** accuracy.json tells of the heads beside it, and of no others. */
+async function writeAccuracy(run: TrainingRun, heldOut: ScoreTotals | null): Promise<void> {
+  const path = join(run.options.out, ACCURACY_FILE)
+  const isThere = await stat(path).then(
+    () => true,
+    () => false,
+  )
+  // The same heads again: a calibration may have put more into it since.
+  if (isThere && run.step === run.firstStep) return
+  const accuracy = heldOut && accuracyOf(heldOut.rankCounts())
+  if (accuracy) await writeText(path, `${JSON.stringify(accuracy, null, 1)}\n`)
+  else if (isThere) await rm(path)
 }
 
 const writeText = (path: string, text: string): Promise<void> => writeDurably(path, (handle) => handle.writeFile(text))

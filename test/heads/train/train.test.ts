@@ -241,6 +241,23 @@ describe('a run that was interrupted goes on to the same numbers', () => {
     expect(await numbersOf(out)).toEqual(numbers)
   })
 
+  test('and one that had ended leaves accuracies as they are: a calibration may have added to them', async () => {
+    const out = await trained()
+    const path = join(out, 'accuracy.json')
+    const grown = JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), paths: [{ ranks: [0], share: 0.5 }] })
+    writeFileSync(path, grown)
+    await trainHeads(options(out, { resume: true }))
+    expect(readFileSync(path, 'utf8')).toBe(grown)
+  })
+
+  test('and has no accuracies of other heads beside its own', async () => {
+    const given = { heldOut: 0 }
+    const out = await interrupted((event) => event.phase === 'train' && event.done === 4, given)
+    writeFileSync(join(out, 'accuracy.json'), '{"rank_accuracy":[[0.5]]}')
+    await trainHeads(options(out, { ...given, resume: true }))
+    expect(existsSync(join(out, 'accuracy.json'))).toBe(false)
+  })
+
   test('before it began, there is nothing to go on from', async () => {
     const out = newOut()
     await expect(trainHeads(options(out, { signal: AbortSignal.abort(new Error('enough')) }))).rejects.toThrow('enough')
@@ -321,7 +338,115 @@ describe('losses that are no numbers', () => {
   })
 })
 
+describe('held-out losses that are no numbers', () => {
+  /** Scores are none from a step on; and the weights too, if said so. */
+  function broken(from: number, what: 'scores' | 'weights') {
+    let step = 0
+    return watched((training) => ({
+      async update(trainer, spec) {
+        step = spec.step
+        const result = await training.update(trainer, spec)
+        if (what === 'weights' && step === from) {
+          await training.write(
+            trainer,
+            { tensor: '1.block.0.weight', part: 'weights', first: 3 },
+            Float32Array.of(Number.NaN),
+          )
+        }
+        return result
+      },
+      async score(...args) {
+        const scores = await training.score(...args)
+        if (what === 'scores' && step >= from) scores[0]!.losses.fill(Number.NaN)
+        return scores
+      },
+    }))
+  }
+
+  test.each([4, 6])('end the run at step %i before anything is written of them', async (step) => {
+    const out = newOut()
+    const { addon, open } = broken(step, 'scores')
+    const error = await failure(
+      () => trainHeadsWith(parseTrainOptions(options(out, { epochs: 2 })), addon),
+      'ERR_DIVERGED',
+      new RegExp(
+        `^Step ${step}: the loss of head 1 on held-out texts is not a number.* another folder .*learning rate`,
+      ),
+    )
+    expect(error.details).toMatchObject({ step, checkpointStep: 3 })
+    expect(open).toEqual({ models: 0, trainers: 0 })
+    // No heads; and no hidden rows, which nothing will read.
+    expect(readdirSync(out).sort()).toEqual(['checkpoint', 'training.jsonl'])
+    expect((await readTrainingLog(join(out, 'training.jsonl'))).every(({ loss }) => Number.isFinite(loss))).toBe(true)
+  })
+
+  test('are missed by nobody when nothing is held out: weights are looked at', async () => {
+    const out = newOut()
+    const { addon } = broken(6, 'weights')
+    await failure(
+      () => trainHeadsWith(parseTrainOptions(options(out, { heldOut: 0 })), addon),
+      'ERR_DIVERGED',
+      /^Step 6: a number of the tensor "1\.block\.0\.weight" is not a number\. .*checkpoint, of step 3/,
+    )
+    expect(readdirSync(out).sort()).toEqual(['checkpoint', 'training.jsonl'])
+    const report = await trainHeads(options(out, { heldOut: 0, resume: true }))
+    expect(report.resumedFrom).toBe(3)
+  })
+})
+
+describe('closing', () => {
+  test.each(['closeTrainer', 'close'] as const)('goes on when %s fails, and tells of it', async (which) => {
+    const { addon, open } = watched(() => ({}))
+    const broken: Native = {
+      ...addon,
+      training: {
+        ...addon.training,
+        async closeTrainer(trainer) {
+          await addon.training.closeTrainer(trainer)
+          if (which === 'closeTrainer') throw new Error('not closed')
+        },
+      },
+      async close(handle) {
+        await addon.close(handle)
+        if (which === 'close') throw new Error('not closed')
+      },
+    }
+    const out = newOut()
+    await expect(trainHeadsWith(parseTrainOptions(options(out)), broken)).rejects.toThrow('not closed')
+    expect(open).toEqual({ models: 0, trainers: 0 })
+    expect(existsSync(join(out, 'training.lock'))).toBe(false)
+    // What ended a run is told before what went wrong in closing it.
+    const again = parseTrainOptions(options(out, { learningRate: 0.5, resume: true }))
+    await failure(() => trainHeadsWith(again, broken), 'ERR_CHECKPOINT', /another learningRate/)
+    const stop = new AbortController()
+    const stopped = parseTrainOptions(
+      options(newOut(), { signal: stop.signal, onProgress: () => stop.abort(new Error('enough')) }),
+    )
+    await expect(trainHeadsWith(stopped, broken)).rejects.toThrow('enough')
+    expect(open).toEqual({ models: 0, trainers: 0 })
+  })
+})
+
 describe('a disk that is full', () => {
+  test('when a run is interrupted is told, with the interruption as its cause', async () => {
+    const out = newOut()
+    const stop = new AbortController()
+    const reason = new Error('enough')
+    const { addon } = watched((training) => ({
+      async read(trainer, slice, elements) {
+        if (stop.signal.aborted) throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC', syscall: 'write' })
+        return training.read(trainer, slice, elements)
+      },
+    }))
+    const given = options(out, {
+      signal: stop.signal,
+      onProgress: (event) => event.phase === 'train' && event.done === 4 && stop.abort(reason),
+    })
+    const error = await failure(() => trainHeadsWith(parseTrainOptions(given), addon), 'ERR_WRITE', /the disk is full/)
+    expect(error.cause).toBe(reason)
+    expect((await trainHeads(options(out, { resume: true }))).resumedFrom).toBe(3)
+  })
+
   test('at a checkpoint leaves the one before', async () => {
     const out = newOut()
     let step = 0
@@ -366,15 +491,94 @@ describe('a folder', () => {
     expect(headsBytes(out).equals(before)).toBe(true)
   })
 
-  test('without one is nothing to go on from', async () => {
-    await failure(() => trainHeads(options(newOut(), { resume: true })), 'ERR_CHECKPOINT', /has no checkpoint/)
+  test('without one is nothing to go on from, which shows before anything is read', async () => {
+    const events: TrainingProgress[] = []
+    const given = { resume: true, selfDistill: 100, onProgress: (event: TrainingProgress) => void events.push(event) }
+    await failure(() => trainHeads(options(newOut(), given)), 'ERR_CHECKPOINT', /has no checkpoint/)
+    expect(events).toEqual([])
   })
 
   test('of a model, or with other heads, is left alone', async () => {
-    await failure(() => trainHeads(options(model)), 'ERR_OPTION', /already has a config\.json/)
+    await failure(() => trainHeads(options(model)), 'ERR_OPTION', /already has config\.json\. Give another folder/)
     const out = await trained()
     rmSync(join(out, 'checkpoint'), { recursive: true })
-    await failure(() => trainHeads(options(out)), 'ERR_OPTION', /already has a medusa_lm_head\.safetensors/)
+    await failure(() => trainHeads(options(out)), 'ERR_OPTION', /already has medusa_lm_head\.safetensors, config\.json/)
+  })
+
+  test.each(['training.jsonl', 'accuracy.json', 'training.svg', 'config.json', 'medusa_lm_head.safetensors'])(
+    'with a %s of somebody else keeps it',
+    async (name) => {
+      const out = newOut()
+      mkdirSync(out)
+      writeFileSync(join(out, name), 'mine')
+      const error = await failure(() => trainHeads(options(out)), 'ERR_OPTION', /Give another folder/)
+      expect(error.details).toMatchObject({ path: 'out', value: out, there: [name] })
+      expect(readFileSync(join(out, name), 'utf8')).toBe('mine')
+      expect(readdirSync(out)).toEqual([name])
+    },
+  )
+
+  test('may have an empty log, which is what a kill before the first checkpoint leaves', async () => {
+    const out = newOut()
+    mkdirSync(out)
+    writeFileSync(join(out, 'training.jsonl'), '')
+    await trainHeads(options(out))
+    expect(headsBytes(out).equals(headsBytes(await trained()))).toBe(true)
+  })
+
+  test('keeps what else is in it, and what lies where hidden rows were', async () => {
+    const out = newOut()
+    mkdirSync(join(out, 'hidden-cache'), { recursive: true })
+    for (const name of ['notes.txt', 'hidden-cache/mine.txt']) writeFileSync(join(out, name), 'mine')
+    await trainHeads(options(out, { epochs: 2 }))
+    for (const name of ['notes.txt', 'hidden-cache/mine.txt'])
+      expect(readFileSync(join(out, name), 'utf8')).toBe('mine')
+    expect(readdirSync(join(out, 'hidden-cache'))).toEqual(['mine.txt'])
+  })
+
+  test.each(['training.jsonl', 'accuracy.json'])('has a %s that is not read as text', async (name) => {
+    const out = await interrupted((event) => event.phase === 'train' && event.done === 2)
+    writeFileSync(join(out, name), '[1,2,3,4,5]\n')
+    const given = { data: [data, join(out, 'checkpoint', '..', name)], resume: true }
+    await failure(() => trainHeads(options(out, given)), 'ERR_OPTION', /^data has .*, which the run itself would write/)
+    expect(readFileSync(join(out, name), 'utf8')).toBe('[1,2,3,4,5]\n')
+  })
+
+  test("is one run's at a time", async () => {
+    const out = newOut()
+    let second: Promise<unknown> | undefined
+    await trainHeads(
+      options(out, {
+        onProgress(event) {
+          if (event.phase !== 'train' || event.done !== 2) return
+          second = failure(
+            () => trainHeads(options(out, { resume: true })),
+            'ERR_OPTION',
+            /process \d+ on .* is training/,
+          )
+        },
+      }),
+    )
+    await second
+    expect(second).toBeDefined()
+    expect(headsBytes(out).equals(headsBytes(await trained()))).toBe(true)
+    expect(existsSync(join(out, 'training.lock'))).toBe(false)
+  })
+
+  test('is free again after whatever ended a run', async () => {
+    const out = newOut()
+    await failure(() => trainHeads(options(out, { data: join(dir, 'nowhere') })), 'ERR_FILE')
+    expect(readdirSync(out)).toEqual([])
+  })
+
+  test('has no parts of files in the end that a kill left', async () => {
+    const out = newOut()
+    mkdirSync(out)
+    for (const name of ['medusa_lm_head.safetensors', 'accuracy.json', 'self-distilled.jsonl']) {
+      writeFileSync(join(out, `${name}.0123456789ab.part`), 'torn')
+    }
+    await trainHeads(options(out))
+    expect(readdirSync(out).filter((name) => name.endsWith('.part'))).toEqual([])
   })
 
   test('that cannot be made is told', async () => {
@@ -405,6 +609,14 @@ describe('a checkpoint is refused', () => {
   ])('%s', async (_, given, says) => {
     const out = await interrupted((event) => event.phase === 'train' && event.done === 2)
     await failure(async () => trainHeads(options(out, { ...(await given()), resume: true })), 'ERR_CHECKPOINT', says)
+  })
+
+  test('on another backend, whose numbers are others', async () => {
+    const out = await interrupted((event) => event.phase === 'train' && event.done === 2)
+    const { addon } = watched(() => ({}))
+    const elsewhere: Native = { ...addon, modelInfo: (handle) => ({ ...addon.modelInfo(handle), backend: 'cuda' }) }
+    const again = parseTrainOptions(options(out, { resume: true }))
+    await failure(() => trainHeadsWith(again, elsewhere), 'ERR_CHECKPOINT', /another backend \(cpu, now cuda\)/)
   })
 
   test.each<[string, (checkpoint: string) => void, RegExp]>([
