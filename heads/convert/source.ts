@@ -1,6 +1,6 @@
 // Heads to convert, wherever they come from: a layout, and for each tensor the bytes of a file.
 import { readdir, stat } from 'node:fs/promises'
-import { dirname, extname, join, resolve } from 'node:path'
+import { dirname, extname, join, parse, resolve } from 'node:path'
 import { GorgonError } from '../../src/errors.js'
 import { readJsonObject } from '../../src/json.js'
 import { check } from '../../src/weights/config-check.js'
@@ -159,14 +159,16 @@ async function findPickles(path: string): Promise<string[] | null> {
   for (const name of [HEADS_FILE, SINGLE_FILE, INDEX_FILE]) if (await exists(join(path, name))) return null
   const found = (await readdir(path)).filter((name) => PICKLE_EXTENSIONS.includes(extname(name))).sort()
   const shards = found.filter((name) => SHARD.test(name))
-  const chosen = shards.length > 0 ? shards : found
-  if (shards.length === 0 && found.length > 1) {
+  // Beside heads a training script leaves its optimizer and its arguments.
+  const named = found.filter((name) => parse(name).name === parse(HEADS_FILE).name)
+  const chosen = [shards, named].find(({ length }) => length > 0) ?? found
+  if (shards.length === 0 && chosen.length > 1) {
     throw new GorgonError(
       'ERR_HEADS_FORMAT',
-      `${path} has ${listed(found)}. Give the path of the one with the heads.`,
+      `${path} has ${listed(chosen)}. Give the path of the one with the heads.`,
       {
         path,
-        files: found,
+        files: chosen,
       },
     )
   }

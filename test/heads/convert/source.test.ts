@@ -48,12 +48,20 @@ describe('what is read', () => {
       expect(await contentOf(await of.converted(path, 'A'))).toEqual(await contentOf(source))
     }
     await failure(() => readHeads(dir, of.base), 'ERR_HEADS_FORMAT', /gorgon heads convert ".*\.pt" --to A --out DIR/)
-    writeFileSync(join(dir, 'other.pt'), '')
-    await failure(
-      () => of.converted(dir, 'A'),
-      'ERR_HEADS_FORMAT',
-      /"medusa_lm_head\.pt", "other\.pt".*the one with the heads/,
-    )
+    // What a training script leaves beside them.
+    for (const name of ['optimizer.pt', 'training_args.bin']) writeFileSync(join(dir, name), '')
+    expect(await contentOf(await of.converted(dir, 'A'))).toEqual(await contentOf(source))
+  })
+
+  test('but not one of several files that torch.save wrote, where none or more than one has the name of heads', async () => {
+    const dir = of.next()
+    mkdirSync(dir)
+    for (const name of ['heads.pt', 'optimizer.pt']) writeFileSync(join(dir, name), '')
+    const says = /"heads\.pt", "optimizer\.pt".*the one with the heads/
+    await failure(() => of.converted(dir, 'A'), 'ERR_HEADS_FORMAT', says)
+    for (const name of ['medusa_lm_head.pt', 'medusa_lm_head.bin']) writeFileSync(join(dir, name), '')
+    const both = /"medusa_lm_head\.bin", "medusa_lm_head\.pt"\. Give/
+    await failure(() => of.converted(dir, 'A'), 'ERR_HEADS_FORMAT', both)
   })
 
   test('heads fused into the shards of a model that torch.save wrote', async () => {
