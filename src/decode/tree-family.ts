@@ -156,6 +156,7 @@ function autoPaths({ accuracy, grown }: MeasuredHeads, medusaHeads: number): Cho
   return accuracy ? growPaths(smoothAccuracy(accuracy), medusaHeads) : fitting(CHOICES.mc_sim_7b_63)
 }
 
+/** A node's share does not depend on the family it is in: counting noise in a table is smoothed for a named tree as for those that are grown. */
 function sharesBy({ accuracy, grown }: MeasuredHeads): ShareOf {
   const independent = independentShares(accuracy ? smoothAccuracy(accuracy) : NOMINAL_ACCURACY)
   return grown ? grownShares(grown, independent) : independent

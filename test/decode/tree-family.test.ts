@@ -192,6 +192,16 @@ describe('families', () => {
     expect([...single.shares]).toEqual([1, 0.4, NOMINAL_ACCURACY[0]![2], 0.9])
   })
 
+  test('expect the same of a node in every family, whatever counting noise is in the table', () => {
+    const accuracy = [[0.5, 0.1, 0.2, 0.05]]
+    const auto = autoFamily({ accuracy, grown: null }, 1)
+    const named = singleFamily(parseTree({ paths: [[0], [1], [2], [3]] }, 1), { accuracy, grown: null })
+    for (const [i, share] of [1, 0.5, 0.15, 0.15, 0.05].entries()) {
+      expect(auto.shares[i]).toBeCloseTo(share, 12)
+      expect(named.shares[i]).toBe(auto.shares[i])
+    }
+  })
+
   test('without heads are plain decoding', () => {
     expect(autoFamily({ accuracy: NOMINAL_ACCURACY, grown: null }, 0)).toBe(PLAIN_FAMILY)
     expect(singleFamily(PLAIN_TREE, UNMEASURED_HEADS)).toBe(PLAIN_FAMILY)
