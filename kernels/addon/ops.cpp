@@ -1182,6 +1182,18 @@ Napi::Value continue_prompt(const Napi::CallbackInfo& info) {
   return out;
 }
 
+/** memoryArray(bytes u8, sandboxed): a Uint8Array of memory outside of JavaScript that holds them; `sandboxed`: where V8 allows no such array. */
+Napi::Value memory_array(const Napi::CallbackInfo& info) {
+  size_t length = 0;
+  const uint8_t* bytes = read_data<uint8_t>(info[0], "bytes", &length);
+  AlignedBuffer memory;
+  throw_unless_ok(info.Env(), memory.allocate(static_cast<int64_t>(length), "bytes of an array"));
+  if (length > 0) std::memcpy(memory.data(), bytes, length);
+  const MakeExternal refuse = [](napi_env, void*, size_t, napi_finalize, void*, napi_value*) { return napi_no_external_buffers_allowed; };
+  const bool is_sandboxed = info[1].ToBoolean();
+  return write_memory(info.Env(), std::move(memory), is_sandboxed ? refuse : napi_create_external_arraybuffer);
+}
+
 }  // namespace
 
 Napi::Object export_ops(Napi::Env env) {
@@ -1224,6 +1236,7 @@ Napi::Object export_ops(Napi::Env env) {
   add("forwardLogits", forward_logits);
   add("forwardVotes", forward_votes);
   add("continueGreedily", continue_prompt);
+  add("memoryArray", memory_array);
   return ops;
 }
 

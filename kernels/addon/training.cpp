@@ -1,7 +1,6 @@
 // Each call of training as an async worker: texts and slices in, trainer call, arrays out.
 #include "addon/training.h"
 
-#include <cstdlib>
 #include <cstring>
 
 #include "addon/call_worker.h"
@@ -55,15 +54,6 @@ std::shared_ptr<std::vector<TrainingText>> read_texts(const Napi::Value& value) 
     if (length > 0) std::memcpy(text.hidden->data(), bytes, length);
   }
   return texts;
-}
-
-/** The memory itself: of a text's rows are many megabytes, and copying them would hold up JavaScript. */
-Napi::Value array_of(Napi::Env env, AlignedBuffer memory) {
-  const auto bytes = static_cast<size_t>(memory.bytes());
-  if (bytes == 0) return Napi::Uint8Array::New(env, 0);
-  const auto buffer = Napi::ArrayBuffer::New(env, memory.data(), bytes, [](Napi::Env, void* data) { std::free(data); });
-  memory.take();
-  return Napi::Uint8Array::New(env, bytes, buffer, 0);
 }
 
 Napi::Value write_scores(Napi::Env env, const std::vector<TextScores>& scores) {
@@ -129,7 +119,7 @@ Napi::Value hidden_rows(const Napi::CallbackInfo& info) {
   const auto rows = std::make_shared<AlignedBuffer>();
   return TrainerCall(info[0], "gorgon.hiddenRows")
       .start([tokens, rows](Trainer& trainer) { return trainer.hidden_rows(tokens, rows.get()); },
-             [rows](Napi::Env env) { return array_of(env, std::move(*rows)); });
+             [rows](Napi::Env env) { return write_memory(env, std::move(*rows)); });
 }
 
 Napi::Value score(const Napi::CallbackInfo& info) {

@@ -4,12 +4,14 @@
 #include <napi.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
 
 #include "addon/errors.h"
+#include "common/aligned_buffer.h"
 #include "common/dtype.h"
 
 namespace gorgon {
@@ -120,6 +122,28 @@ Napi::Value write_array(Napi::Env env, const std::vector<T>& values) {
   auto array = Napi::TypedArrayOf<T>::New(env, values.size());
   if (!values.empty()) std::memcpy(array.Data(), values.data(), values.size() * sizeof(T));
   return array;
+}
+
+/** Who makes an ArrayBuffer of memory that is not JavaScript's. */
+using MakeExternal = decltype(&napi_create_external_arraybuffer);
+
+/**
+ * A Uint8Array of the memory itself: of a text's rows are many megabytes, and copying them would hold up JavaScript. Where V8 keeps its memory in
+ * a sandbox it allows no other, and the array is a copy.
+ */
+inline Napi::Value write_memory(Napi::Env env, AlignedBuffer memory, MakeExternal make = napi_create_external_arraybuffer) {
+  const auto bytes = static_cast<size_t>(memory.bytes());
+  if (bytes == 0) return Napi::Uint8Array::New(env, 0);
+  napi_value buffer = nullptr;
+  const napi_status status = make(env, memory.data(), bytes, [](napi_env, void* data, void*) { std::free(data); }, nullptr, &buffer);
+  if (status == napi_no_external_buffers_allowed) {
+    auto copy = Napi::Uint8Array::New(env, bytes);
+    std::memcpy(copy.Data(), memory.data(), bytes);
+    return copy;
+  }
+  if (status != napi_ok) throw Napi::Error::New(env);
+  memory.take();
+  return Napi::Uint8Array::New(env, bytes, Napi::ArrayBuffer(env, buffer), 0);
 }
 
 /** An array of what `write` makes of each item. */

@@ -125,12 +125,11 @@ class FrozenPass {
 
 // --- opening
 
-Trainer::Trainer(std::shared_ptr<Model> model, const TrainerSpec& spec) : model_(std::move(model)), spec_(spec), chunk_rows_(rows_of_chunk(*model_)) {
-  for (Buffer* buffer : {&rows_, &given_, &numbers_, &zeros_, &residual_, &products_, &operands_, &logits_, &logits_gradient_, &residual_gradient_,
-                         &product_gradient_, &targets_, &losses_, &ranks_, &squares_}) {
-    *buffer = Buffer(model_->memory());
-  }
-}
+Trainer::Trainer(std::shared_ptr<Model> model, const TrainerSpec& spec)
+    : model_(std::move(model)),
+      spec_(spec),
+      chunk_rows_(rows_of_chunk(*model_)),
+      operand_bytes_(round_up(model_->backend().layout.operand_bytes(dtype(), chunk_rows_, width()), AlignedBuffer::kAlignment)) {}
 
 Status Trainer::open(std::shared_ptr<Model> model, const TrainerSpec& spec, std::shared_ptr<Trainer>* out) {
   if (spec.medusa_heads < 1 || spec.medusa_heads > kMaxTreeNodes || spec.blocks < 0 || spec.blocks > kMostBlocks) {
@@ -189,40 +188,42 @@ Status Trainer::make_projections() {
   return run.pack_weight({plain.as<float>(), lm_head.columns, lm_head.depth, true, dtype(), shared_tiles_.data()}, context);
 }
 
-Status Trainer::make_workspace() {
+std::vector<Trainer::Work> Trainer::workspace() const {
   const Layout& layout = model_->backend().layout;
   const int64_t vocab = model_->shape().vocab, hidden_bytes = model_->hidden_bytes(chunk_rows_), results = spec_.medusa_heads * chunk_rows_;
   constexpr int64_t kInt = sizeof(int32_t);
-  operand_bytes_ = round_up(layout.operand_bytes(dtype(), chunk_rows_, width()), AlignedBuffer::kAlignment);
-  const std::pair<Buffer*, int64_t> wanted[] = {{&rows_, hidden_bytes},
-                                                {&given_, chunk_rows_ * width() * dtype_size(dtype())},
-                                                {&numbers_, chunk_rows_ * kInt},
-                                                {&zeros_, model_->hidden_bytes(1)},
-                                                {&residual_, hidden_bytes},
-                                                {&products_, spec_.blocks * hidden_bytes},
-                                                {&operands_, (spec_.blocks + 1) * operand_bytes_},
-                                                {&logits_, chunk_rows_ * vocab * kFloat},
-                                                {&logits_gradient_, layout.operand_bytes(dtype(), chunk_rows_, vocab)},
-                                                {&residual_gradient_, hidden_bytes},
-                                                {&product_gradient_, layout.operand_bytes(dtype(), chunk_rows_, width())},
-                                                {&targets_, results * kInt},
-                                                {&losses_, results * kFloat},
-                                                {&ranks_, results * kInt},
-                                                {&squares_, static_cast<int64_t>(weights_.size() * sizeof(double))}};
-  for (const auto& [buffer, bytes] : wanted) GORGON_TRY(buffer->allocate(bytes, "activations of training"));
+  return {{&Trainer::rows_, hidden_bytes},
+          {&Trainer::given_, chunk_rows_ * width() * dtype_size(dtype())},
+          {&Trainer::numbers_, chunk_rows_ * kInt},
+          {&Trainer::zeros_, model_->hidden_bytes(1)},
+          {&Trainer::residual_, hidden_bytes},
+          {&Trainer::products_, spec_.blocks * hidden_bytes},
+          {&Trainer::operands_, (spec_.blocks + 1) * operand_bytes_},
+          {&Trainer::logits_, chunk_rows_ * vocab * kFloat},
+          {&Trainer::logits_gradient_, layout.operand_bytes(dtype(), chunk_rows_, vocab)},
+          {&Trainer::residual_gradient_, hidden_bytes},
+          {&Trainer::product_gradient_, layout.operand_bytes(dtype(), chunk_rows_, width())},
+          {&Trainer::targets_, results * kInt},
+          {&Trainer::losses_, results * kFloat},
+          {&Trainer::ranks_, results * kInt},
+          {&Trainer::squares_, static_cast<int64_t>(weights_.size() * sizeof(double))}};
+}
+
+Status Trainer::make_workspace() {
+  for (const auto& [buffer, bytes] : workspace()) {
+    this->*buffer = Buffer(model_->memory());
+    GORGON_TRY((this->*buffer).allocate(bytes, "activations of training"));
+  }
   std::vector<int32_t> numbers(chunk_rows_);
   std::iota(numbers.begin(), numbers.end(), 0);
   return model_->memory().upload(numbers_.data(), numbers.data(), numbers_.bytes());
 }
 
 int64_t Trainer::bytes() const {
-  int64_t bytes = shared_tiles_.bytes();
-  for (const TrainedWeight& weight : weights_) bytes += weight.bytes();
-  for (const Buffer* buffer : {&rows_, &given_, &numbers_, &zeros_, &residual_, &products_, &operands_, &logits_, &logits_gradient_, &residual_gradient_,
-                               &product_gradient_, &targets_, &losses_, &ranks_, &squares_}) {
-    bytes += buffer->bytes();
-  }
-  return bytes;
+  int64_t total = shared_tiles_.bytes();
+  for (const TrainedWeight& weight : weights_) total += weight.bytes();
+  for (const auto& [buffer, bytes] : workspace()) total += bytes;
+  return total;
 }
 
 // --- rows of texts

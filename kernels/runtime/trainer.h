@@ -95,10 +95,18 @@ class Trainer {
     int64_t rows;
   };
 
+  /** A buffer that the passes work in, and the bytes it needs. */
+  struct Work {
+    Buffer Trainer::*buffer;
+    int64_t bytes;
+  };
+
   Trainer(std::shared_ptr<Model> model, const TrainerSpec& spec);
   Status make_weights();
   Status make_projections();
   Status make_workspace();
+  /** All of them. */
+  std::vector<Work> workspace() const;
 
   TrainedWeight& block(int64_t head, int64_t index) { return weights_[head * weights_per_head() + 2 * index]; }
   TrainedWeight& bias(int64_t head, int64_t index) { return weights_[head * weights_per_head() + 2 * index + 1]; }

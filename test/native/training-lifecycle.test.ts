@@ -123,6 +123,23 @@ describe('a trainer', () => {
   })
 })
 
+describe('hidden rows', () => {
+  const array = addon.ops['memoryArray'] as (bytes: Uint8Array, isSandboxed: boolean) => Uint8Array
+
+  it.each([
+    ['are memory handed over', false],
+    ['are copied where V8 allows no memory but its own', true],
+  ])('%s', (_, isSandboxed) => {
+    for (const count of [0, 1, 100_001]) {
+      const bytes = Uint8Array.from({ length: count }, (__, i) => i % 251)
+      const rows = array(bytes, isSandboxed)
+      expect(rows).toEqual(bytes)
+      // As a worker is given them, and as any array is: whole.
+      expect([rows.byteOffset, rows.buffer.byteLength]).toEqual([0, count])
+    }
+  })
+})
+
 describeOnGpu('a trainer on a device', () => {
   it('that does not fit into its memory is refused, and leaves nothing behind', async () => {
     const { dir: folder } = await writeTinyModel(join(dir, 'tight'), { vocab: 8000 })
