@@ -41,7 +41,7 @@ export async function readPrompts(
   encoder: { readonly tokenizer: Tokenizer | null; readonly vocab: number },
   { count, promptTokens, field, seed, signal, onProgress }: PromptOptions,
 ): Promise<Int32Array[]> {
-  const skipped = { hidden: 0, binary: 0, empty: 0 }
+  const skipped = { hidden: 0, binary: 0, empty: 0, output: 0 }
   const files = await listDataFiles(paths, skipped)
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0)
   let done = 0

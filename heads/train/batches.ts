@@ -1,6 +1,6 @@
 // Which stretches of text each step learns from: windows of documents, and their order from the seed alone.
 import { createHash } from 'node:crypto'
-import type { TrainingDocument } from './data.js'
+import { FEWEST_TOKENS, type TrainingDocument } from './data.js'
 
 /** Some of a document, read by itself from position 0. */
 export interface Window {
@@ -8,9 +8,6 @@ export interface Window {
   /** Tokens before this index are context only. */
   readonly from: number
 }
-
-/** With fewer tokens no head has anything to learn. */
-const FEWEST_TOKENS = 3
 
 /**
  * Documents cut to the context, the cuts beginning as their documents do: with the beginning-of-sequence token, if those have it. Windows

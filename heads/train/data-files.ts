@@ -24,6 +24,8 @@ export interface RawText {
   readonly from: number
   /** Texts with the same have something in common. */
   readonly group?: string
+  /** The next text is the rest of it. */
+  readonly goesOn?: true
 }
 
 export interface DataFile {
@@ -38,6 +40,8 @@ export interface Skipped {
   hidden: number
   binary: number
   empty: number
+  /** Folders that are written to. */
+  output: number
 }
 
 export interface ReadOptions {
@@ -88,7 +92,10 @@ interface Walking {
 }
 
 async function walk(folder: string, walking: Walking): Promise<void> {
-  if (resolve(folder) === walking.except) return
+  if (resolve(folder) === walking.except) {
+    walking.skipped.output++
+    return
+  }
   const entries: Dirent[] = await readdir(folder, { withFileTypes: true }).catch((error: Error) => {
     throw cannotRead(folder, error)
   })
@@ -181,7 +188,7 @@ async function* readPlain(file: DataFile, handle: FileHandle, options: ReadOptio
       const cut = cutOf(held)
       const content = held.slice(0, cut)
       held = held.slice(cut)
-      yield next(content)
+      yield { ...next(content), goesOn: true }
     }
   }
   const content = held
@@ -290,7 +297,7 @@ function textOf(value: unknown, where: string, field: string): RawText {
   const content = value[name]
   if (content === undefined) {
     const known = Object.keys(value).slice(0, 8)
-    throw unusable(where, `it has no field "${field}". It has ${known.join(', ') || 'none'}: name one with --field.`, {
+    throw unusable(where, `it has no field "${field}". It has ${known.join(', ') || 'none'}: name one as the field.`, {
       field,
     })
   }

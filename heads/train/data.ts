@@ -13,12 +13,15 @@ export interface TrainingDocument {
   readonly group?: string
 }
 
+/** With fewer tokens no head has anything to learn. */
+export const FEWEST_TOKENS = 3
+
 /** What documents are made for. */
 export interface Encoder {
   readonly tokenizer: Tokenizer | null
   readonly vocab: number
-  /** Ends a text; null where the model has none. */
-  readonly endId: number | null
+  /** Any of these ends a text, and the first is put where none does; empty where the model has none. */
+  readonly endIds: readonly number[]
 }
 
 export interface TrainingData {
@@ -48,7 +51,7 @@ export async function readTrainingData(
   encoder: Encoder,
   { field, except, signal, onProgress }: DataOptions,
 ): Promise<TrainingData> {
-  const skipped: Skipped = { hidden: 0, binary: 0, empty: 0 }
+  const skipped: Skipped = { hidden: 0, binary: 0, empty: 0, output: 0 }
   const files = await listDataFiles(paths, skipped, except)
   const total = files.reduce((sum, { bytes }) => sum + bytes, 0)
   let done = 0
@@ -64,10 +67,11 @@ export async function readTrainingData(
     }
   }
   if (documents.length === 0) {
-    const { hidden, binary, empty } = skipped
+    const { hidden, binary, empty, output } = skipped
+    const without = `${empty} empty, ${binary} binary, ${hidden} hidden${output > 0 ? `, and the folder ${except}, which is written to` : ''}`
     throw new GorgonError(
       'ERR_DATA',
-      `There is no text in ${paths.join(', ')} (${files.length} ${files.length === 1 ? 'file' : 'files'}; left out: ${empty} empty, ${binary} binary, ${hidden} hidden). Give files with text.`,
+      `There is no text in ${paths.join(', ')} (${files.length} ${files.length === 1 ? 'file' : 'files'}; left out: ${without}). Give files with text.`,
       { paths, files: files.length, ...skipped },
     )
   }
@@ -75,8 +79,8 @@ export async function readTrainingData(
 }
 
 async function encodeText(
-  { where, content, from, group }: RawText,
-  { tokenizer, vocab, endId }: Encoder,
+  { where, content, from, group, goesOn }: RawText,
+  { tokenizer, vocab, endIds }: Encoder,
   signal: AbortSignal | undefined,
 ): Promise<TrainingDocument> {
   if (typeof content !== 'string') {
@@ -85,7 +89,11 @@ async function encodeText(
   }
   const ids = await tokenizerOf({ tokenizer }).encode(content, signal ? { signal } : {})
   checkVocabulary(ids, vocab, where, 'tokenizer.json is of another model than the weights.')
-  if (endId === null || ids.at(-1) === endId) return { tokens: ids, from }
+  const hasEnd = endIds.includes(ids.at(-1) ?? -1)
+  // A tokenizer may put an end to everything; what goes on has none.
+  if (goesOn) return { tokens: hasEnd ? ids.slice(0, -1) : ids, from }
+  const [endId] = endIds
+  if (endId === undefined || hasEnd) return { tokens: ids, from }
   const tokens = new Int32Array(ids.length + 1)
   tokens.set(ids)
   tokens[ids.length] = endId
@@ -122,19 +130,21 @@ export function dataDigest(documents: readonly TrainingDocument[]): string {
 export interface Split {
   readonly training: readonly TrainingDocument[]
   readonly heldOut: readonly TrainingDocument[]
+  /** There is one text, or one group of them, and what is held out is the end of each. */
+  readonly isByEnds: boolean
 }
 
 /**
  * Sets about `share` of the documents aside, and at least one, in an order of their own. Which ones depends on the seed and on each document
- * alone, unless there are very few: what is added to the data moves no document to the other side, and copies of one are on one side.
- *
- * @throws {GorgonError} ERR_DATA when there is no document left for either side.
+ * alone, unless there are very few: what is added to the data moves no document to the other side, and copies of one are on one side. Of a
+ * single document its end is set aside, if it is long enough.
  */
 export function splitDocuments(documents: readonly TrainingDocument[], share: number, seed: number): Split {
-  if (share === 0) return { training: documents, heldOut: [] }
+  if (share === 0) return { training: documents, heldOut: [], isByEnds: false }
   const placed = documents.map((document) => ({ document, place: placeOf(document, seed) }))
   const places = placed.map(({ place }) => place).sort((a, b) => a - b)
   const [lowest, highest] = [places[0], places.at(-1)]
+  if (lowest === highest) return splitEnds(documents, share)
   // Of few documents luck may put all on one side.
   const isHeldOut = (place: number) => place === lowest || (place < share && place !== highest)
   const training = placed.filter(({ place }) => !isHeldOut(place)).map(({ document }) => document)
@@ -142,12 +152,21 @@ export function splitDocuments(documents: readonly TrainingDocument[], share: nu
     .filter(({ place }) => isHeldOut(place))
     .sort((a, b) => a.place - b.place)
     .map(({ document }) => document)
-  if (training.length > 0) return { training, heldOut }
-  throw new GorgonError(
-    'ERR_DATA',
-    `The data have ${documents.length} ${documents.length === 1 ? 'text' : 'texts'}, too few to hold some out. Give more texts, cut them into more files, or use --held-out 0.`,
-    { documents: documents.length, heldOut: share },
-  )
+  return { training, heldOut, isByEnds: false }
+}
+
+/** What is held out of a document is read after what comes before it, as context. */
+function splitEnds(documents: readonly TrainingDocument[], share: number): Split {
+  const training: TrainingDocument[] = []
+  const heldOut: TrainingDocument[] = []
+  for (const document of documents) {
+    const { tokens, from } = document
+    const cut = tokens.length - Math.ceil((tokens.length - from) * share)
+    const isLong = cut - from >= FEWEST_TOKENS && cut < tokens.length
+    training.push(isLong ? { ...document, tokens: tokens.subarray(0, cut) } : document)
+    if (isLong) heldOut.push({ ...document, from: cut })
+  }
+  return { training, heldOut, isByEnds: true }
 }
 
 /** In [0, 1), by content and seed; of a group's documents the same. */

@@ -49,6 +49,9 @@ export const FIXED = {
   callTokens: 4096,
 } as const
 
+/** The order of every epoch is drawn before the first, to know the steps. */
+const MOST_EPOCHS = 10_000
+
 const DATA_FORMS = 'a file or folder of text, or an array of them'
 const CACHE_FORMS = '"auto", "off" or a folder'
 
@@ -107,8 +110,8 @@ export const TrainOptions = strict({
   private: flag().default(false),
   /** Updates of the weights; instead of `epochs`. At least 1. */
   steps: integer(1).optional(),
-  /** Times through the data. At least 1; default 4. */
-  epochs: integer(1).optional(),
+  /** Times through the data. 1 to 10000; default 4. */
+  epochs: integer(1, MOST_EPOCHS).optional(),
   /** Tokens that the model itself is to write, to learn from; 0 is none. Default 0. */
   selfDistill: integer(0).default(0),
   /** At which the model writes them. 0, or 0.001 to 100; default 0.7. */
@@ -156,11 +159,7 @@ export const TrainOptions = strict({
   signal: abortSignal().optional(),
 }).superRefine(({ data, selfDistill, steps, epochs, layers, private: isPrivate }, context) => {
   if (data.length === 0 && selfDistill === 0) {
-    violate(
-      context,
-      ['data'],
-      'is missing: give files or folders of text, or let the model write some (selfDistill, --self-distill).',
-    )
+    violate(context, ['data'], 'is missing: give files or folders of text, or let the model write some (selfDistill).')
   }
   if (steps !== undefined && epochs !== undefined) {
     violate(context, ['steps'], `is ${steps} and epochs is ${epochs}: give one of them.`)

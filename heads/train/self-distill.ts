@@ -152,7 +152,7 @@ async function beginningsOf({ engine, prompts }: SelfDistillOptions): Promise<re
     'ERR_DATA',
     prompts.length > 0
       ? 'A prompt to continue is empty. Leave it out.'
-      : 'The model has no token that every text begins with, so there is nothing to continue. Give texts with --data.',
+      : 'The model has no token that every text begins with, so there is nothing to continue. Give texts as data.',
   )
 }
 

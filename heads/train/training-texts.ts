@@ -1,4 +1,5 @@
 // What a run reads: texts from files or from the model itself, held out or learnt from, cut into windows.
+import { fixed } from '../../src/bench/numbers.js'
 import { GorgonError } from '../../src/errors.js'
 import { loadEngineWith } from '../../src/load-engine.js'
 import type { Native } from '../../src/native.js'
@@ -58,12 +59,13 @@ export async function readTrainingTexts(
   const tokenizer = await loadTokenizer(folder.dir)
   try {
     const { config, generation } = folder
-    const encoder: Encoder = { tokenizer, vocab: config.shape.vocab, endId: config.eosIds[0] ?? null }
+    const encoder: Encoder = { tokenizer, vocab: config.shape.vocab, endIds: config.eosIds }
     const { documents, files, skipped } =
       options.selfDistill > 0
         ? await distilledData(options, folder, encoder, modelDigest, addon)
         : await read(encoder, options)
-    const { training, heldOut } = splitDocuments(documents, options.heldOut, options.seed)
+    const { training, heldOut, isByEnds } = splitDocuments(documents, options.heldOut, options.seed)
+    if (isByEnds) options.onProgress?.({ phase: 'warning', message: onlyOne(heldOut.length > 0, options.heldOut) })
     const windows = cutWindows(training, context, generation.bosId)
     const looked = firstTokens(cutWindows(heldOut, context, generation.bosId), FIXED.evaluationTokens)
     if (windows.length === 0) throw tooShort('to learn from', training.length)
@@ -107,6 +109,11 @@ function contextOf({ context }: TrainOptions, { config }: ModelFolder): number {
   )
 }
 
+const onlyOne = (isCut: boolean, share: number): string =>
+  isCut
+    ? `There is only one text to learn from, so its last ${fixed(100 * share, 1)} % are held out. Several texts tell more of how good the heads are.`
+    : 'There is only one text to learn from, and it is too short to hold out a part. Nothing will tell how good the heads are.'
+
 function tooShort(what: string, documents: number): GorgonError {
   return new GorgonError(
     'ERR_DATA',
@@ -137,7 +144,7 @@ async function distilledData(
 ): Promise<TrainingData> {
   const { out, data, selfDistill: total, seed, temperature } = options
   // What is to be continued has no end.
-  const found = data.length > 0 ? await read({ ...encoder, endId: null }, options) : NO_DATA
+  const found = data.length > 0 ? await read({ ...encoder, endIds: [] }, options) : NO_DATA
   const origin: DistilledOrigin = {
     ...SELF_DISTILL_DEFAULTS,
     temperature,
@@ -152,7 +159,7 @@ async function distilledData(
   return { ...found, documents: texts.map(asDocument) }
 }
 
-const NO_DATA: TrainingData = { documents: [], files: 0, skipped: { hidden: 0, binary: 0, empty: 0 } }
+const NO_DATA: TrainingData = { documents: [], files: 0, skipped: { hidden: 0, binary: 0, empty: 0, output: 0 } }
 
 /** Texts after one prompt are much alike, however much of it each begins with. */
 const asDocument = ({ tokens, from, prompt }: SelfDistilledText): TrainingDocument =>

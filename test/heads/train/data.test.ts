@@ -18,7 +18,7 @@ let encoder: Encoder
 
 beforeAll(async () => {
   tokenizer = (await loadTokenizer(demoModel()))!
-  encoder = { tokenizer, vocab: VOCAB, endId: END }
+  encoder = { tokenizer, vocab: VOCAB, endIds: [END] }
 })
 afterAll(() => tokenizer.close())
 
@@ -47,12 +47,18 @@ async function texts(paths: string | readonly string[], field = 'text'): Promise
   return documents.map(({ tokens }) => tokenizer.decode(tokens))
 }
 
+interface Ends {
+  readonly endIds?: readonly number[]
+  /** By the tokenizer. */
+  readonly added?: string
+}
+
 /** Of long texts, encoded letter by letter: they are about where files are cut. */
-async function longTexts(path: string): Promise<string[]> {
+async function longTexts(path: string, { endIds = [], added = '' }: Ends = {}): Promise<string[]> {
   const letters = {
-    encode: async (text: string) => Int32Array.from({ length: text.length }, (_, i) => text.charCodeAt(i)),
+    encode: async (text: string) => Int32Array.from(`${text}${added}`.split(''), (letter) => letter.charCodeAt(0)),
   }
-  const spelling = { tokenizer: letters as unknown as Tokenizer, vocab: 1 << 16, endId: null }
+  const spelling = { tokenizer: letters as unknown as Tokenizer, vocab: 1 << 16, endIds }
   const { documents } = await readTrainingData([path], spelling, { field: 'text' })
   return documents.map(({ tokens }) => Array.from(tokens, (code) => String.fromCharCode(code)).join(''))
 }
@@ -70,8 +76,15 @@ describe('text', () => {
 
   test('has no end token where the model has none', async () => {
     const path = await fileOf('a.txt', 'const x = 1')
-    const { documents } = await readTrainingData([path], { ...encoder, endId: null }, { field: 'text' })
+    const { documents } = await readTrainingData([path], { ...encoder, endIds: [] }, { field: 'text' })
     expect(documents[0]!.tokens.at(-1)).not.toBe(END)
+  })
+
+  test('gets none where the tokenizer puts another of the ends that the model has', async () => {
+    const path = await fileOf('a.txt', 'const x = 1')
+    const own = (await read(path)).documents[0]!.tokens.at(-2)!
+    const { documents } = await readTrainingData([path], { ...encoder, endIds: [END, own] }, { field: 'text' })
+    expect(documents[0]!.tokens.at(-1)).toBe(own)
   })
 
   test('may have any name, and a byte order mark', async () => {
@@ -84,6 +97,13 @@ describe('text', () => {
     expect(found.length).toBeGreaterThan(1)
     expect(found.join('')).toBe(text)
     for (const one of found) expect(one.endsWith('\n')).toBe(true)
+  })
+
+  test.each(['', '$'])('that is long ends once, whatever the tokenizer adds (%j)', async (added) => {
+    const path = await fileOf('long.txt', 'some words\n'.repeat(200_000))
+    const found = await longTexts(path, { endIds: [0x23, 0x24], added })
+    expect(found.length).toBeGreaterThan(1)
+    expect(found.map((text) => text.at(-1))).toEqual([...found.slice(1).map(() => '\n'), added || '#'])
   })
 
   test('without line ends is cut between characters', async () => {
@@ -155,15 +175,21 @@ describe('a folder', () => {
     expect([...documents[3]!.tokens]).toEqual([40, 41])
     expect(documents.slice(4).map(({ tokens }) => tokenizer.decode(tokens))).toEqual(['second', '[[1.5,2],[3]]'])
     expect(files).toBe(10)
-    expect(skipped).toEqual({ hidden: 2, binary: 2, empty: 2 })
+    expect(skipped).toEqual({ hidden: 2, binary: 2, empty: 2, output: 0 })
   })
 })
 
 test('a folder to leave out is not looked into, wherever it is', async () => {
   const folder = await folderOf({ 'a.txt': 'text', 'deep/out/training.jsonl': '{"step":1}' })
   const except = join(folder, 'a', '..', 'deep', 'out')
-  const { documents } = await readTrainingData([folder], encoder, { field: 'text', except })
+  const { documents, skipped } = await readTrainingData([folder], encoder, { field: 'text', except })
   expect(documents).toHaveLength(1)
+  expect(skipped.output).toBe(1)
+  await failure(
+    () => readTrainingData([except], encoder, { field: 'text', except }),
+    'ERR_DATA',
+    /There is no text in .*out \(0 files; left out: .* hidden, and the folder .*out, which is written to\)/,
+  )
 })
 
 describe('is refused:', () => {
@@ -282,12 +308,50 @@ describe('holding out', () => {
   })
 
   test('nothing is holding nothing out', () => {
-    expect(splitDocuments([document(1)], 0, 1)).toEqual({ training: [document(1)], heldOut: [] })
+    expect(splitDocuments([document(1)], 0, 1)).toEqual({ training: [document(1)], heldOut: [], isByEnds: false })
   })
 
-  test('of a single document is refused', async () => {
-    await failure(() => splitDocuments([document(1)], 0.1, 1), 'ERR_DATA', /have 1 text, too few to hold some out/)
-    await failure(() => splitDocuments([document(1), document(1)], 0.1, 1), 'ERR_DATA')
+  test('of a single document, or copies of one, takes the end, with the rest as its context', () => {
+    const tokens = Int32Array.from({ length: 100 }, (_, i) => i)
+    const split = {
+      training: [{ tokens: tokens.subarray(0, 90), from: 0 }],
+      heldOut: [{ tokens, from: 90 }],
+      isByEnds: true,
+    }
+    expect(splitDocuments([{ tokens, from: 0 }], 0.1, 1)).toEqual(split)
+    const copies = splitDocuments(
+      [
+        { tokens, from: 0 },
+        { tokens: tokens.slice(), from: 0 },
+      ],
+      0.1,
+      1,
+    )
+    expect(copies).toEqual({
+      ...split,
+      training: [0, 1].map(() => split.training[0]),
+      heldOut: [0, 1].map(() => split.heldOut[0]),
+    })
+  })
+
+  test('of one group takes the end of each of its documents, of what is to be learnt', () => {
+    const tokens = Int32Array.from({ length: 50 }, (_, i) => i)
+    const texts = [10, 20].map((from) => ({ tokens, from, group: 'one' }))
+    const { training, heldOut, isByEnds } = splitDocuments(texts, 0.5, 1)
+    expect(isByEnds).toBe(true)
+    expect(training.map((one) => [one.tokens.length, one.from])).toEqual([
+      [30, 10],
+      [35, 20],
+    ])
+    expect(heldOut.map((one) => [one.tokens.length, one.from])).toEqual([
+      [50, 30],
+      [50, 35],
+    ])
+  })
+
+  test('of a single document that is short takes nothing', () => {
+    const short = document(1, 2, 3)
+    expect(splitDocuments([short], 0.1, 1)).toEqual({ training: [short], heldOut: [], isByEnds: true })
   })
 })
 

@@ -25,6 +25,7 @@ test('text that the model writes by itself needs no data', () => {
 test.each([
   [{ data: [] }, /data is missing: give files/],
   [{ steps: 5, epochs: 2 }, /steps is 5 and epochs is 2: give one/],
+  [{ epochs: 10_001 }, /epochs is 10001: use a whole number from 1 to 10000/],
   [{ layers: 0 }, /layers is 0, which leaves nothing to train/],
   [{ heads: 64 }, /heads is 64: use a whole number from 1 to 63/],
   [{ learningRate: 0 }, /learningRate is 0: use a number above 0/],

@@ -149,7 +149,11 @@ describe('it ends early', () => {
       override encode = (text: string) => super.encode(text, { addSpecial: false })
     }
     const bare = toyEngine({ tokenizer: new Bare() })
-    await failure(() => selfDistill({ engine: bare.engine, prompts: [], tokens: 10, seed: 1 }), 'ERR_DATA', /--data/)
+    await failure(
+      () => selfDistill({ engine: bare.engine, prompts: [], tokens: 10, seed: 1 }),
+      'ERR_DATA',
+      /Give texts as data/,
+    )
   })
 })
 

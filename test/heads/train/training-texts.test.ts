@@ -162,3 +162,16 @@ describe('texts of the model itself', () => {
     await failure(() => trainHeads(distilling(out)), code, says)
   })
 })
+
+test('one text is enough: its end is held out, and that is told', async () => {
+  const path = writeTexts(join(dir, 'one.jsonl'), 1)
+  const told: string[] = []
+  const onProgress = (event: TrainingProgress) => {
+    if (event.phase === 'warning') told.push(event.message)
+  }
+  const out = newOut()
+  const { data: counts, heldOut } = await trainHeads({ ...{ model, out, ...SHORT }, data: path, onProgress })
+  expect(counts).toMatchObject({ documents: 1, heldOutDocuments: 1 })
+  expect(heldOut!.heads[0]!.positions).toBe(5)
+  expect(told).toEqual([expect.stringMatching(/only one text to learn from, so its last 20\.0 % are held out/)])
+})
