@@ -8,15 +8,14 @@
 //
 // A prompt is the head of a file after a line with its path; the text behind it is never shown to the model. Before anything is reported,
 // each tree's tokens are compared with plain decoding of the same prompt over the same cache.
-import { readFile } from 'node:fs/promises'
 import { relative } from 'node:path'
 import { Option } from 'commander'
 import { table } from '../../src/cli/format.js'
-import { type Engine, type GenerateOptions, loadEngine, packageRoot, type Result } from '../../src/index.js'
+import { type Engine, type GenerateOptions, loadEngine, type Result } from '../../src/index.js'
 import { benchCommand, commandLine, runBench, showProgress, wholeNumber, wrongResult } from '../support/command.js'
 import { interleave } from '../support/interleave.js'
 import { machineRecord } from '../support/machine.js'
-import { ownSources } from '../support/own-sources.js'
+import { ownSources, sourceText } from '../support/own-sources.js'
 import { type BenchResult, writeResult } from '../support/results.js'
 import { type AcceptanceMeasurement, type AcceptanceOptions, acceptanceTable } from './acceptance.report.js'
 
@@ -38,8 +37,7 @@ interface Given {
 }
 
 async function promptOf(engine: Engine, file: string, tokens: number): Promise<Int32Array> {
-  const text = `// path: ${relative(packageRoot(), file)}\n${await readFile(file, 'utf8')}`
-  return (await engine.tokenize(text)).slice(0, tokens)
+  return (await engine.tokenize(await sourceText(file))).slice(0, tokens)
 }
 
 async function measure(engine: Engine, file: string, given: Given): Promise<AcceptanceMeasurement[]> {

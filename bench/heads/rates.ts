@@ -1,10 +1,9 @@
 // Tokens per step that heads reach: on the heads of the project's own sources, tree by tree and temperature by temperature.
-import { readFile } from 'node:fs/promises'
-import { relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { z } from 'zod'
-import { type Engine, loadEngine, packageRoot } from '../../src/index.js'
+import { type Engine, loadEngine } from '../../src/index.js'
 import { wrongResult } from '../support/command.js'
+import { sourceText } from '../support/own-sources.js'
 
 /** What heads do under one tree at one temperature, over all prompts. */
 export const Rate = z.object({
@@ -72,6 +71,5 @@ const how = ({ tokens }: RateOptions, temperature: number) => ({
 })
 
 async function beginningOf(engine: Engine, file: string, tokens: number): Promise<Int32Array> {
-  const text = `// path: ${relative(packageRoot(), file)}\n${await readFile(file, 'utf8')}`
-  return (await engine.tokenize(text)).slice(0, tokens)
+  return (await engine.tokenize(await sourceText(file))).slice(0, tokens)
 }

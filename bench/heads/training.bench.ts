@@ -2,15 +2,16 @@
 //
 // Expected from arithmetic: a token costs a pass of the frozen model, 2 * 11.0 M flops for the demo, and of each head 4 * C * V for the
 // projection, forward and backward, and 6 * C * C for the block: 4 * 7.2 M. Hidden rows are kept, so later epochs cost the heads alone. The
-// demo's own heads were trained together with the model on 1.0 G tokens; fresh ones see half a million, some times over, and cannot change the
-// model: less than theirs, and 0.93 of it is asked for.
+// demo's own heads were trained together with the model on 1.0 G tokens; fresh ones see a million, some times over, and cannot change the model:
+// less than theirs, and 0.93 of it is asked for.
 //
-//   npm run bench -- heads/training                              learns from half a million tokens that the model writes
-//   npm run bench -- heads/training --data FILE... [options]     learns from text
+//   npm run bench -- heads/training                                        a million tokens that the model writes after beginnings of ours
+//   npm run bench -- heads/training --data FILE... [--self-distill N]      text, or what the model writes after beginnings of it
 //
-// Every arm's tokens are compared with those of plain decoding.
+// What is learnt from begins with tests and benchmarks of this project; tokens per step are measured on its sources, of which nothing was
+// learnt. Every arm's tokens are compared with those of plain decoding.
 import { cpSync, readFileSync } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { Option } from 'commander'
@@ -22,12 +23,15 @@ import { loadEngine } from '../../src/index.js'
 import { openSafetensors, type TensorData, writeSafetensors } from '../../src/weights/safetensors.js'
 import { benchCommand, nameOfPath, publishResult, runBench, showProgress, wholeNumber } from '../support/command.js'
 import { machineRecord } from '../support/machine.js'
-import { ownSources } from '../support/own-sources.js'
+import { ownSources, ownTests, sourceText } from '../support/own-sources.js'
 import { withTemporaryFolder } from '../support/temporary-folder.js'
 import { type RateOptions, ratesOf } from './rates.js'
 import { progressTable, ratesTable, type TrainingBenchOptions, type TrainingMeasurement } from './training.report.js'
 
 const BENCH = 'heads/training'
+/** Of which the model goes on with beginnings, when it is given nothing else. */
+const OWN_TESTS = ['test/**/*.ts', 'bench/**/*.ts']
+const OWN_TOKENS = 1_000_000
 
 interface Given {
   readonly model: string
@@ -59,6 +63,13 @@ interface Moment {
   readonly step: number
   readonly tokens: number
   readonly seconds: number
+}
+
+/** One file of them all. */
+async function writeOwnTests(path: string): Promise<string> {
+  const texts = await Promise.all((await ownTests()).map(sourceText))
+  await writeFile(path, texts.map((text) => `${JSON.stringify({ text })}\n`).join(''))
+  return path
 }
 
 /** The part of a checkpoint's state that is shown. */
@@ -93,8 +104,9 @@ function told(progress: TrainingProgress): string {
 }
 
 async function main(given: Given): Promise<void> {
-  const { model, data, selfDistill: asked, epochs, batchTokens, learningRate, layers, threads } = given
-  const selfDistill = asked > 0 || data.length > 0 ? asked : 500_000
+  const { model, epochs, batchTokens, learningRate, layers, threads } = given
+  const isOwn = given.data.length === 0
+  const selfDistill = isOwn ? given.selfDistill || OWN_TOKENS : given.selfDistill
   const how: RateOptions = {
     model,
     files: await ownSources(given.prompts),
@@ -111,7 +123,7 @@ async function main(given: Given): Promise<void> {
     let distilled = 0
     await trainHeads({
       model,
-      data: [...data],
+      data: isOwn ? await writeOwnTests(join(dir, 'tests.jsonl')) : [...given.data],
       out,
       heads: given.heads,
       layers,
@@ -161,7 +173,7 @@ async function main(given: Given): Promise<void> {
     await using engine = await loadEngine({ model, threads, heads: false })
     const options: TrainingBenchOptions = {
       model,
-      data: data.map(nameOfPath),
+      data: isOwn ? OWN_TESTS : given.data.map(nameOfPath),
       selfDistill,
       distillSeconds: distilled > distilling ? (distilled - distilling) / 1000 : null,
       medusaHeads: given.heads,
@@ -186,13 +198,8 @@ const temperatures = new Option('--temperatures <list>', 'at which tokens per st
 await runBench(
   benchCommand(BENCH, "Tokens per step of fresh heads, as they are trained, beside the model's own.")
     .option('--model <dir>', 'model folder, with heads of its own', 'demo')
-    .option('--data <path...>', 'text to learn from', [])
-    .option(
-      '--self-distill <n>',
-      'tokens the model writes to learn from; without --data, half a million',
-      wholeNumber(0),
-      0,
-    )
+    .option('--data <path...>', 'text to learn from, or to go on from; our tests and benchmarks', [])
+    .option('--self-distill <n>', 'tokens the model writes to learn from; without --data a million', wholeNumber(0), 0)
     .option('--temperature <t>', 'at which it writes them', Number, DEFAULTS.temperature)
     .option('--heads <n>', 'Medusa heads', wholeNumber(), DEFAULTS.heads)
     .option('--layers <n>', 'residual blocks per head', wholeNumber(0), DEFAULTS.layers)

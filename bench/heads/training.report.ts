@@ -24,7 +24,7 @@ export type TrainingMeasurement = Readonly<z.infer<typeof TrainingMeasurement>>
 
 export interface TrainingBenchOptions {
   readonly model: string
-  /** Files learnt from; empty: the model wrote everything. */
+  /** Files learnt from; with `selfDistill` those whose beginnings the model went on from. */
   readonly data: readonly string[]
   /** Tokens that the model wrote to learn from, and the seconds that took. */
   readonly selfDistill: number
@@ -96,7 +96,7 @@ export function report(results: readonly BenchResult[]): Rendered {
   const text = sections(results, (result) => {
     const measurements = measurementsOf(result, TrainingMeasurement)
     const { data, selfDistill, layers, private: isPrivate } = optionsOf(result)
-    const variant = [data.map((file) => basename(file)).join(' ') || `self ${selfDistill}`]
+    const variant = [selfDistill > 0 ? `self ${selfDistill}` : data.map((file) => basename(file)).join(' ')]
     if (layers !== 1) variant.push(`${layers} layers`)
     if (isPrivate) variant.push('private')
     const plot = plotName('training', result, variant.join(' '))
@@ -113,8 +113,13 @@ function conditionsOf(result: BenchResult, measurements: readonly TrainingMeasur
   const { model, data, selfDistill, distillSeconds, medusaHeads, layers, epochs, batchTokens, learningRate } = options
   const last = measurements.findLast(({ heads }) => heads === 'fresh')
   const rate = last && last.seconds > 0 ? last.tokens / last.seconds : null
-  const wrote = `${selfDistill} tokens that the model wrote${distillSeconds === null ? '' : ` in ${fixed(distillSeconds, 0)} s`}`
-  const learnt = [...data.map((file) => basename(file)), ...(selfDistill > 0 ? [wrote] : [])].join(' and ')
+  const files = data.map((file) => basename(file)).join(', ')
+  const wrote = [
+    `${selfDistill} tokens that the model wrote`,
+    ...(distillSeconds === null ? [] : [`in ${fixed(distillSeconds, 0)} s`]),
+    ...(files === '' ? [] : [`after beginnings of ${files}`]),
+  ].join(' ')
+  const learnt = selfDistill > 0 ? wrote : files
   const kind = `${medusaHeads} ${options.private ? 'private' : 'shared'} heads of ${layers} ${layers === 1 ? 'block' : 'blocks'}`
   return [
     `${basename(model)}, frozen; fresh ${kind} learnt from ${learnt}:`,

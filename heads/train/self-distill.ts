@@ -10,11 +10,11 @@ export const SELF_DISTILL_DEFAULTS = {
   /** Among how many of the likeliest tokens. */
   topK: 60,
   /** Most tokens of a prompt that are shown; a text begins with half of its prompt at most. */
-  promptTokens: 256,
+  promptTokens: 512,
   /** Fewest, of prompts long enough: with less a model seldom knows what to go on with. */
   leastPromptTokens: 16,
   /** Most tokens that are made after one prompt. */
-  textTokens: 512,
+  textTokens: 256,
 } as const
 
 /** Hexadecimal digits that tell prompts apart. */

@@ -77,8 +77,10 @@ test('the report says what was learnt from, how long it took, and draws it', () 
 })
 
 test('text that the model wrote is named with its cost, and is another variant', () => {
-  const own = { ...result, options: { ...options, data: [], selfDistill: 5000, distillSeconds: 12, layers: 2 } }
-  expect(report([own]).tables['training']).toContain('learnt from 5000 tokens that the model wrote in 12 s: 4 epochs')
+  const own = { ...result, options: { ...options, data: ['a.ts', 'b/c.ts'], selfDistill: 5000, distillSeconds: 12 } }
+  expect(report([own]).tables['training']).toContain(
+    'from 5000 tokens that the model wrote in 12 s after beginnings of a.ts, c.ts: 4',
+  )
   expect(variantOf(own)).not.toBe(variantOf(result))
 })
 
