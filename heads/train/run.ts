@@ -86,7 +86,7 @@ async function openParts(
 ): Promise<TrainingRun> {
   const { signal, onProgress, out } = options
   const { training } = addon
-  const digest = await modelDigest(folder)
+  const digest = await modelDigest(folder, signal)
   const texts = await readTrainingTexts(options, folder, digest, addon)
   const spec = { medusaHeads: options.heads, blocks: options.layers, privateProjection: options.private }
   const plan = new BatchPlan(
