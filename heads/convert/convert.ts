@@ -4,8 +4,7 @@ import { join, resolve } from 'node:path'
 import { writeDurably, writeError } from '../../src/durable-file.js'
 import { GorgonError } from '../../src/errors.js'
 import { readJsonObject } from '../../src/json.js'
-import type { WeightDtype } from '../../src/native.js'
-import { bytesOf, valuesOf } from '../../src/weights/dtype.js'
+import { bytesOf, firstBeyond, valuesOf } from '../../src/weights/dtype.js'
 import { ACCURACY_FILE, HEADS_FILE } from '../../src/weights/medusa-heads.js'
 import { readModelFolder } from '../../src/weights/model-folder.js'
 import {
@@ -273,18 +272,11 @@ function dataOf(tensor: PublishedTensor, step: (bytes: number) => void): TensorD
   }
 }
 
-/** Where rounding to a dtype makes infinity of a finite value. */
-const LIMITS: Readonly<Record<WeightDtype, number>> = {
-  f32: Number.POSITIVE_INFINITY,
-  f16: 65520,
-  bf16: 2 ** 128 - 2 ** 119,
-}
-
 /** @throws {GorgonError} ERR_TENSOR when a value is too large for the dtype. */
 function convertPiece(piece: Uint8Array, from: string, to: string, tensor: string): Uint8Array {
   const values = valuesOf(piece, WEIGHT_DTYPES[from]!)
   const dtype = WEIGHT_DTYPES[to]!
-  const beyond = values.find((value) => Math.abs(value) >= LIMITS[dtype] && Number.isFinite(value))
+  const beyond = firstBeyond(values, dtype)
   if (beyond === undefined) return bytesOf(values, dtype)
   throw new GorgonError(
     'ERR_TENSOR',

@@ -1,9 +1,10 @@
 // The tensors of heads in training: their roles and shapes, read and written in pieces, and the files a loader reads.
 import { join } from 'node:path'
 import { writeDurably } from '../../src/durable-file.js'
+import { GorgonError } from '../../src/errors.js'
 import type { ModelShape, WeightDtype } from '../../src/native.js'
 import type { NativeTraining, TrainerHandle, TrainerSpec, TrainingSlice } from '../../src/native-training.js'
-import { bytesOf } from '../../src/weights/dtype.js'
+import { bytesOf, firstBeyond } from '../../src/weights/dtype.js'
 import { type TensorData, writeSafetensors } from '../../src/weights/safetensors.js'
 
 export const HEADS_FILE = 'medusa_lm_head.safetensors'
@@ -70,7 +71,7 @@ export interface HeadsToWrite {
 /**
  * Writes medusa_lm_head.safetensors and config.json: layout A with projections, B without.
  *
- * @throws {GorgonError} ERR_WRITE.
+ * @throws {GorgonError} ERR_TENSOR when a weight is too large for the dtype; ERR_WRITE.
  */
 export async function writeTrainedHeads(dir: string, heads: HeadsToWrite): Promise<void> {
   const { training, trainer, spec, shape, dtype, baseModel } = heads
@@ -80,7 +81,10 @@ export async function writeTrainedHeads(dir: string, heads: HeadsToWrite): Promi
       dtype: dtype.toUpperCase(),
       shape: tensor.shape,
       async *data() {
-        for await (const piece of piecesOf(training, trainer, tensor, 'weights')) yield bytesOf(piece, dtype)
+        for await (const piece of piecesOf(training, trainer, tensor, 'weights')) {
+          checkRange(piece, dtype, tensor.name)
+          yield bytesOf(piece, dtype)
+        }
       },
     },
   ])
@@ -92,4 +96,14 @@ export async function writeTrainedHeads(dir: string, heads: HeadsToWrite): Promi
     ...(spec.privateProjection ? {} : { version: '2' }),
   }
   await writeDurably(join(dir, HEADS_CONFIG_FILE), (handle) => handle.writeFile(`${JSON.stringify(config, null, 1)}\n`))
+}
+
+function checkRange(values: Float32Array, dtype: WeightDtype, tensor: string): void {
+  const beyond = firstBeyond(values, dtype)
+  if (beyond === undefined) return
+  throw new GorgonError(
+    'ERR_TENSOR',
+    `tensor "${tensor}" came to hold ${beyond}, which is too large for ${dtype}. Train with a lower learning rate, or with another dtype.`,
+    { tensor, value: beyond, dtype },
+  )
 }

@@ -1,7 +1,7 @@
 // Numbers of weights as bytes and back: f32, and the two dtypes of sixteen bits.
 import type { WeightDtype } from '../native.js'
 
-/** Little-endian bytes of values, each rounded to the nearest of the dtype, ties to even; beyond its range, infinity. */
+/** Little-endian bytes of values, each rounded to the nearest of the dtype, ties to even; beyond its range, infinity: see `firstBeyond`. */
 export function bytesOf(values: Float32Array, dtype: WeightDtype): Uint8Array {
   if (dtype === 'f32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length)
@@ -9,6 +9,19 @@ export function bytesOf(values: Float32Array, dtype: WeightDtype): Uint8Array {
   const round = dtype === 'bf16' ? toBf16 : toF16
   for (let i = 0; i < bits.length; i++) halves[i] = round(bits[i]!)
   return new Uint8Array(halves.buffer)
+}
+
+/** Where rounding to a dtype makes infinity of a finite value. */
+const LIMITS: Readonly<Record<WeightDtype, number>> = {
+  f32: Number.POSITIVE_INFINITY,
+  f16: 65520,
+  bf16: 2 ** 128 - 2 ** 119,
+}
+
+/** The first finite value that is too large for a dtype; undefined when none is. */
+export function firstBeyond(values: Float32Array, dtype: WeightDtype): number | undefined {
+  const limit = LIMITS[dtype]
+  return dtype === 'f32' ? undefined : values.find((value) => Math.abs(value) >= limit && Number.isFinite(value))
 }
 
 /** The values that little-endian bytes of a dtype hold. */
