@@ -1182,7 +1182,7 @@ Napi::Value continue_prompt(const Napi::CallbackInfo& info) {
   return out;
 }
 
-/** memoryArray(bytes u8, sandboxed): a Uint8Array of memory outside of JavaScript that holds them; `sandboxed`: where V8 allows no such array. */
+/** memoryArray(bytes u8, sandboxed): a Uint8Array of memory outside of JavaScript that holds them; `sandboxed`: V8 allows no such array. */
 Napi::Value memory_array(const Napi::CallbackInfo& info) {
   size_t length = 0;
   const uint8_t* bytes = read_data<uint8_t>(info[0], "bytes", &length);

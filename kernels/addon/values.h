@@ -128,8 +128,8 @@ Napi::Value write_array(Napi::Env env, const std::vector<T>& values) {
 using MakeExternal = decltype(&napi_create_external_arraybuffer);
 
 /**
- * A Uint8Array of the memory itself: of a text's rows are many megabytes, and copying them would hold up JavaScript. Where V8 keeps its memory in
- * a sandbox it allows no other, and the array is a copy.
+ * A Uint8Array of the memory itself: of a text's rows are many megabytes, and copying them would hold up JavaScript. Where V8 keeps its memory
+ * in a sandbox it allows no other, and the array is a copy.
  */
 inline Napi::Value write_memory(Napi::Env env, AlignedBuffer memory, MakeExternal make = napi_create_external_arraybuffer) {
   const auto bytes = static_cast<size_t>(memory.bytes());
