@@ -87,7 +87,7 @@ export type TrainingProgress =
   | { readonly phase: 'checkpoint'; readonly step: number; readonly total: number }
   | { readonly phase: 'warning'; readonly message: string }
 
-const { model, backend, dtype, threads, isa, device, deviceMemory } = LoadOptions.shape
+const { model, backend, dtype, weights, threads, isa, device, deviceMemory } = LoadOptions.shape
 
 /** How heads are trained. */
 export const TrainOptions = strict({
@@ -149,6 +149,7 @@ export const TrainOptions = strict({
   hiddenCache: text(CACHE_FORMS).default('auto'),
   backend,
   dtype,
+  weights,
   threads,
   isa,
   device,

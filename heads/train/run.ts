@@ -129,21 +129,22 @@ function identityOf(
 ): RunIdentity {
   const { heads, layers, batchTokens, learningRate, weightDecay, warmup, clip, depthDecay, seed, heldOut } = options
   const { selfDistill, temperature } = options
+  const { dtype, weights, backend } = info
   const written = selfDistill > 0 ? { selfDistill, temperature } : {}
   const given = { heads, layers, batchTokens, learningRate, weightDecay, warmup, clip, depthDecay, seed, heldOut }
-  return { ...found, ...given, ...written, private: options.private, dtype: info.dtype, backend: info.backend }
+  return { ...found, ...given, ...written, private: options.private, dtype, weights, backend }
 }
 
 function openCache(
   { hiddenCache, out, onProgress }: TrainOptions,
   { config }: ModelFolder,
-  { dtype, backend }: ModelInfo,
+  { dtype, weights, backend }: ModelInfo,
   digest: string,
   isReadAgain: boolean,
 ): Promise<HiddenCache | null> | null {
   if (hiddenCache === 'off' || (hiddenCache === 'auto' && !isReadAgain)) return null
   return openHiddenCache(hiddenCache === 'auto' ? join(out, CACHE_FOLDER) : hiddenCache, {
-    identity: `${digest}/${dtype}/${backend}`,
+    identity: `${digest}/${dtype}/${weights}/${backend}`,
     bytesPerRow: config.shape.hidden * BYTES_PER_VALUE[dtype],
     onWarning: (message) => onProgress?.({ phase: 'warning', message }),
   })

@@ -5,7 +5,7 @@ import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { writeDurably } from '../../src/durable-file.js'
 import { GorgonError, isGorgonError } from '../../src/errors.js'
-import { type Native, native, type WeightDtype } from '../../src/native.js'
+import { type Native, native, type WeightDtype, type WeightForm } from '../../src/native.js'
 import { readTrainingLog } from './log.js'
 import type { HeadScores, ScoreTotals } from './loss.js'
 import { DEFAULTS, parseTrainOptions, type TrainOptions, type TrainOptionsInput } from './options.js'
@@ -42,6 +42,7 @@ export interface TrainingReport {
     readonly device: string | null
     readonly processor: string
     readonly dtype: WeightDtype
+    readonly weights: WeightForm
   }
   readonly memory: {
     /** Of the heads in training: weights, gradients, moments, and what the passes work in. */
@@ -188,7 +189,7 @@ const writeText = (path: string, text: string): Promise<void> => writeDurably(pa
 
 function reportOf(run: TrainingRun, heldOut: ScoreTotals | null, wallSeconds: number): TrainingReport {
   const { options, steps, tokens, seconds, info, texts } = run
-  const { backend, isa, threads, device, dtype, memoryPeak } = info
+  const { backend, isa, threads, device, dtype, weights, memoryPeak } = info
   return {
     out: options.out,
     heads: options.heads,
@@ -203,7 +204,7 @@ function reportOf(run: TrainingRun, heldOut: ScoreTotals | null, wallSeconds: nu
     resumedFrom: options.resume ? run.firstStep : null,
     data: texts.counts,
     heldOut: heldOut && { loss: heldOut.weightedLoss(run.weights), heads: heldOut.heads() },
-    engine: { backend, isa, threads, device, processor: cpus()[0]?.model ?? '', dtype },
+    engine: { backend, isa, threads, device, processor: cpus()[0]?.model ?? '', dtype, weights },
     memory: {
       trainerBytes: run.trainerBytes,
       devicePeakBytes: memoryPeak,

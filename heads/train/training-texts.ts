@@ -152,6 +152,7 @@ async function distilledData(
     seed,
     model: modelDigest,
     dtype: options.dtype === 'auto' ? folder.dtype : options.dtype,
+    weights: options.weights,
     prompts: dataDigest(found.documents),
   }
   await using file = await DistilledFile.open(out, origin, encoder.vocab)
@@ -172,10 +173,10 @@ async function distill(
   file: DistilledFile,
   addon: Native,
 ): Promise<readonly SelfDistilledText[]> {
-  const { backend, dtype, threads, isa, device, deviceMemory, signal, onProgress } = options
+  const { backend, dtype, weights, threads, isa, device, deviceMemory, signal, onProgress } = options
   await using engine = await loadEngineWith(
     parseLoadOptions({
-      ...{ backend, dtype, threads, isa, device, deviceMemory, signal },
+      ...{ backend, dtype, weights, threads, isa, device, deviceMemory, signal },
       model: folder.dir,
       heads: false,
       limits: { maxSequences: DISTILLED_AT_ONCE },

@@ -216,7 +216,7 @@ const FLAGS: readonly Flag[] = [
       'where what the model makes of texts is kept from epoch to epoch',
     ],
   ]),
-  ...group('train', 'Model:', [MODEL, BACKEND, DTYPE, ...RUNS_ON]),
+  ...group('train', 'Model:', [MODEL, BACKEND, DTYPE, WEIGHTS, ...RUNS_ON]),
   ...group('calibrate', 'Texts:', [
     [
       '--data <FILE|DIR...>',

@@ -141,7 +141,7 @@ function describe(report: TrainingReport, model: string): string {
       'training',
       `${count(steps, 'step')}, ${count(Math.round(10 * epochs) / 10, 'epoch')}, ${count(tokens, 'token')} in ${duration(seconds)}${resumedFrom === null ? '' : ` (from step ${resumedFrom} on here)`}: ${Math.round(tokensPerSecond)} tokens/s`,
     ],
-    ['on', `${placeOf({ ...engine, weights: 'full', device })}${device === null ? `, ${engine.processor}` : ''}`],
+    ['on', `${placeOf({ ...engine, device })}${device === null ? `, ${engine.processor}` : ''}`],
     [
       'memory',
       `${bytes(memory.trainerBytes)} for training, ${bytes(memory.processPeakBytes)} of the process${ofDevice}`,
