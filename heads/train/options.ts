@@ -22,9 +22,9 @@ export const DEFAULTS = {
   heads: 4,
   layers: 1,
   epochs: 4,
-  batchTokens: 4096,
+  batchTokens: 2048,
   context: 1024,
-  learningRate: 1e-3,
+  learningRate: 2e-3,
   weightDecay: 0.01,
   warmup: 0.05,
   clip: 1,
@@ -118,11 +118,11 @@ export const TrainOptions = strict({
   temperature: requestShape.temperature.unwrap().default(DEFAULTS.temperature),
   /** Go on from the last checkpoint in `out`. Default false. */
   resume: flag().default(false),
-  /** Tokens per update, about. At least 1; default 4096. */
+  /** Tokens per update, about. At least 1; default 2048. */
   batchTokens: integer(1).default(DEFAULTS.batchTokens),
   /** Longest stretch of a text that is read at once. At least 3; default 1024, or what the model was made for if that is less. */
   context: integer(3).optional(),
-  /** Height of the schedule: it rises, then falls along a cosine. Above 0, at most 1; default 0.001. */
+  /** Height of the schedule: it rises, then falls along a cosine. Above 0, at most 1; default 0.002. */
   learningRate: above(0, 1).default(DEFAULTS.learningRate),
   /** Of AdamW, on weights and not on biases. 0 to 1; default 0.01. */
   weightDecay: between(0, 1).default(DEFAULTS.weightDecay),
