@@ -84,6 +84,7 @@ export type TrainingProgress =
       readonly top5: readonly number[]
       readonly top10: readonly number[]
     }
+  /** One is there: written, or found by a run that goes on. */
   | { readonly phase: 'checkpoint'; readonly step: number; readonly total: number }
   | { readonly phase: 'warning'; readonly message: string }
 

@@ -108,7 +108,10 @@ async function openParts(
   const trainer = await training.openTrainer(model, spec)
   opened.add(() => training.closeTrainer(trainer))
   const trained: Trained = { training, trainer, tensors: trainedTensors(spec, folder.config.shape) }
-  if (state) await restoreCheckpoint(out, trained, state)
+  if (state) {
+    await restoreCheckpoint(out, trained, state)
+    onProgress?.({ phase: 'checkpoint', step: state.step, total: steps })
+  }
   const log = await TrainingLog.open(join(out, LOG_FILE), state?.step ?? null)
   opened.add(() => log.close())
   const cache = await openCache(options, folder, info, digest, steps > plan.stepsOf(1))

@@ -29,7 +29,7 @@ export async function train(given: Given, io: Io): Promise<void> {
   } catch (error) {
     view.clear()
     // Whoever interrupts a run of hours wants to know what is left of it.
-    if (io.signal.aborted) await write(io.stderr, `gorgon: ${view.whatIsLeft(options.out)}\n`)
+    if (io.signal.aborted) await write(io.stderr, `gorgon: ${view.whatIsLeft(options)}\n`)
     throw error
   } finally {
     view.clear()
@@ -40,7 +40,7 @@ interface View {
   show(event: TrainingProgress): void
   clear(): void
   /** Of a run that was interrupted. */
-  whatIsLeft(out: string): string
+  whatIsLeft(options: { readonly out: string; readonly resume: boolean }): string
 }
 
 /** A bar on a terminal; a line for each look at the held-out texts there and elsewhere. */
@@ -52,13 +52,19 @@ function createView({ stderr }: Io): View {
     void write(stderr, `${text}\n`).catch(() => undefined)
   }
   let clock: Clock | undefined
+  let hasWritten = false
   let saved: Extract<TrainingProgress, { phase: 'checkpoint' }> | undefined
   return {
     clear: progress.clear,
-    whatIsLeft: (out) =>
-      saved
-        ? `stopped after step ${saved.step} of ${saved.total}. Go on with the same command and --resume: ${out} has a checkpoint.`
-        : 'stopped before training began.',
+    whatIsLeft({ out, resume }) {
+      if (saved) {
+        return `stopped after step ${saved.step} of ${saved.total}. Go on with the same command and --resume: ${out} has a checkpoint.`
+      }
+      if (resume)
+        return `stopped before another step. Go on with the same command: the checkpoint in ${out} is as it was.`
+      if (!hasWritten) return 'stopped before training began.'
+      return `stopped before training began. The texts that the model finished are in ${out}: the same command goes on with them.`
+    },
     show(event) {
       switch (event.phase) {
         case 'train':
@@ -73,6 +79,10 @@ function createView({ stderr }: Io): View {
           return
         case 'warning':
           say(`gorgon: warning: ${event.message}`)
+          return
+        case 'distill':
+          hasWritten = true
+          progress.show(DOING.distill, event.done, event.total)
           return
         default:
           progress.show(DOING[event.phase], event.done, event.total)

@@ -1,5 +1,5 @@
 // gorgon train: what it prints, where it prints it, and how an interrupted run is taken up again.
-import { existsSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { TrainingReport } from '../../heads/index.js'
@@ -109,6 +109,31 @@ describe('an interrupted run', () => {
     expect(resumed.stdout).toMatch(/\(from step \d+ on here\)/)
     expect(await numbersOf(out)).toEqual(await numbersOf(whole))
     expect(headsBytes(out).equals(headsBytes(whole))).toBe(true)
+  })
+
+  test('that went on, and did not come far, has its checkpoint still', async () => {
+    const out = newOut()
+    await train(out)
+    const early = await train(out, ['--resume'], { signal: AbortSignal.abort() })
+    expect(early.exitCode).toBe(130)
+    expect(early.stderr).toMatch(/^gorgon: stopped before another step\. .* the checkpoint in .* is as it was\.$/m)
+  })
+
+  test('while the model wrote texts keeps those that are done', async () => {
+    const out = newOut()
+    const stop = new AbortController()
+    const running = train(out, ['--self-distill', '20000'], { signal: stop.signal })
+    const texts = join(out, 'self-distilled.jsonl')
+    await expect
+      .poll(() => existsSync(texts) && statSync(texts).size, { timeout: 30_000, interval: 1 })
+      .toBeGreaterThan(0)
+    stop.abort()
+    const { exitCode, stderr } = await running
+    expect(exitCode).toBe(130)
+    expect(stderr).toMatch(
+      /stopped before training began\. The texts that the model finished are in .*: the same command/,
+    )
+    expect(readFileSync(texts, 'utf8')).toMatch(/\n$/)
   })
 
   test('before it began says so', async () => {

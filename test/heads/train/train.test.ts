@@ -1,5 +1,6 @@
 // Whole training runs of tiny models: what they write, that they are the same again, and that nothing that happens to one costs its work.
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import {
   existsSync,
   mkdirSync,
@@ -296,13 +297,50 @@ describe('a run that is killed', () => {
     const given = { steps: 14, checkpointEvery: 2 }
     const whole = await trained(given)
     const out = newOut()
-    // In a step, after a step, while a checkpoint is written: wherever the process happens to be.
+    // In a step, after a step, after a checkpoint: wherever the process happens to be.
     for (const [round, line] of ['step 1', 'step 4', 'checkpoint 6', 'step 9', 'checkpoint 12'].entries()) {
       expect(await killedAt(line, options(out, { ...given, resume: round > 0 }))).toBe(true)
     }
     await trainHeads(options(out, { ...given, resume: true }))
     expect(await numbersOf(out)).toEqual(await numbersOf(whole))
     expect(headsBytes(out).equals(headsBytes(whole))).toBe(true)
+  })
+})
+
+describe('in the middle of a checkpoint', () => {
+  const program = resolve('test/heads/train/programs/train.ts')
+  const stepOf = (out: string): number => JSON.parse(readFileSync(join(out, 'checkpoint', 'state.json'), 'utf8')).step
+
+  test('a run that is killed has the one before', async () => {
+    const out = newOut()
+    const argv = [...TYPESCRIPT, program, JSON.stringify(options(out, { checkpointEvery: 2 })), '4']
+    const child = spawn(process.execPath, argv, { stdio: 'ignore' })
+    const [, signal] = await once(child, 'exit')
+    expect(signal).toBe('SIGKILL')
+    expect(readdirSync(join(out, 'checkpoint.new'))).toEqual([expect.stringMatching(/^heads\.safetensors\..*\.part$/)])
+    expect(stepOf(out)).toBe(2)
+    const report = await trainHeads(options(out, { checkpointEvery: 2, resume: true }))
+    expect(report.resumedFrom).toBe(2)
+    expect(await numbersOf(out)).toEqual(await numbersOf(await trained()))
+  })
+
+  test('a run that may not write so much has the one before', async () => {
+    const out = await interrupted((event) => event.phase === 'train' && event.done === 4)
+    const argv = [process.execPath, ...TYPESCRIPT, program, JSON.stringify(options(out, { resume: true }))]
+    const child = spawn('bash', ['-c', 'ulimit -f 8; exec "$@"', 'bash', ...argv], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const printed: string[] = []
+    for await (const line of createInterface({ input: child.stdout })) printed.push(line)
+    expect(printed).toEqual([
+      'checkpoint 4',
+      'step 5',
+      'step 6',
+      expect.stringMatching(/^failed ERR_WRITE: .*checkpoint.*files may not become that large/),
+    ])
+    expect(stepOf(out)).toBe(4)
+    await trainHeads(options(out, { resume: true }))
+    expect(await numbersOf(out)).toEqual(await numbersOf(await trained()))
   })
 })
 
