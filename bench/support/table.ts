@@ -1,5 +1,6 @@
 // Markdown tables, and numbers for them.
-export * from '../../src/bench/numbers.js'
+export { spread } from '../../src/bench/statistics.js'
+export * from '../../src/numbers.js'
 
 /** The first row is the head. Columns of numbers are set to the right, others to the left. Cells are one line; pipes in them are escaped. */
 export function markdownTable(rows: readonly (readonly string[])[]): string {

@@ -1,8 +1,9 @@
 // What a calibration is told: schema of its options and the one table of their defaults.
-import { z } from 'zod'
+import type { z } from 'zod'
 import { NODE_LIMIT } from '../../src/decode/choices.js'
 import { LoadOptions } from '../../src/options.js'
 import { abortSignal, callback, integer, list, numberThat, parse, strict, text } from '../../src/schema.js'
+import { textSource } from '../text-source.js'
 
 /** Tried on the demo model, by walks over texts held out, and over texts of another kind. */
 export const DEFAULTS = {
@@ -18,7 +19,6 @@ export const DEFAULTS = {
 /** One text in so many is not grown from, but measured on. */
 export const HELD_OUT_EVERY = 4
 
-const DATA_FORMS = 'a file or folder of text, or an array of them'
 const TEMPERATURE_FORMS = '0 for greedy decoding, or a number from 0.001 to 100'
 
 /** What `onProgress` is told while heads are calibrated. */
@@ -31,17 +31,17 @@ export interface CalibrationProgress {
 
 const { model, backend, dtype, weights, threads, isa, device, deviceMemory, kv } = LoadOptions.shape
 
+const source = textSource(1)
+
 /** How heads are calibrated. */
 export const CalibrateOptions = strict({
   model,
   /** Medusa heads: a folder or file. Default: those of the model, as `loadEngine` finds them. */
   heads: text('the folder or file of Medusa heads').optional(),
   /** Text whose beginnings are continued: files, or folders of them; as `trainHeads` reads them. */
-  data: z
-    .union([text(DATA_FORMS), list(text(DATA_FORMS), DATA_FORMS, 1).readonly()], { error: DATA_FORMS })
-    .transform((data): readonly string[] => (typeof data === 'string' ? [data] : data)),
+  data: source.data,
   /** What the text is called in the objects of `.jsonl` files. Default `text`. */
-  field: text('the name of a field').default('text'),
+  field: source.field,
   /** Beginnings to continue; a quarter of them only to measure on. 4 to 100000; default 128. */
   prompts: integer(HELD_OUT_EVERY, 100_000).default(DEFAULTS.prompts),
   /** Tokens of each, at most; half of a text shorter than twice as many. At least 1; default 256. */
@@ -58,7 +58,7 @@ export const CalibrateOptions = strict({
   /** Nodes of the tree, root included. 2 to 64; default: as many as decode fastest here, by what steps cost. */
   nodes: integer(2, NODE_LIMIT).optional(),
   /** Chooses the beginnings, and what is drawn. 0 to 2^53 - 1; default 1. */
-  seed: z.int('a whole number from 0 to 2^53 - 1').min(0, 'a whole number from 0 to 2^53 - 1').default(1),
+  seed: source.seed,
   /** Texts made at once. 1 to 1024; default 16. */
   batch: integer(1, 1024).default(DEFAULTS.batch),
   /** As it will be when the heads are used: drafts depend on what of the prompt is kept. */

@@ -3,13 +3,11 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { z } from 'zod'
 import { writeError } from '../../src/durable-file.js'
 import { GorgonError } from '../../src/errors.js'
+import { HeadScores } from './loss.js'
 
-const share = z.number().min(0).max(1)
 const count = z.int().min(0)
 
-const Heads = z
-  .array(z.object({ positions: count, loss: z.number().nullable(), top1: share, top5: share, top10: share }))
-  .min(1)
+const Heads = z.array(HeadScores).min(1)
 
 const StepLine = z.object({
   kind: z.literal('step'),

@@ -1,19 +1,23 @@
 // What heads made of texts: losses and right ranks per head, and the weights that their gradients have.
+import { z } from 'zod'
 import type { TextScores, TrainingText } from '../../src/native-training.js'
 
 /** Ranks that are told apart; a tree drafts no others. */
 export const RANKS = 10
 
+const share = z.number().min(0).max(1)
+
 /** Of one head over some positions. */
-export interface HeadScores {
-  readonly positions: number
+export const HeadScores = z.object({
+  positions: z.int().min(0),
   /** Mean cross entropy in nats; null without positions. */
-  readonly loss: number | null
+  loss: z.number().nullable(),
   /** Share of positions whose token is the head's best guess, or among its best 5 or 10. */
-  readonly top1: number
-  readonly top5: number
-  readonly top10: number
-}
+  top1: share,
+  top5: share,
+  top10: share,
+})
+export type HeadScores = Readonly<z.output<typeof HeadScores>>
 
 /** Positions of a text that teach head `head`: those whose token exists and is not context only. */
 export function lossPositions({ tokens, from }: Pick<TrainingText, 'tokens' | 'from'>, head: number): number {

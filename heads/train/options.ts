@@ -1,20 +1,9 @@
 // What a training run is told: schemas of its options and the one table of their defaults.
-import { z } from 'zod'
+import type { z } from 'zod'
 import { LoadOptions, requestShape } from '../../src/options.js'
-import {
-  abortSignal,
-  above,
-  between,
-  callback,
-  flag,
-  integer,
-  list,
-  parse,
-  strict,
-  text,
-  violate,
-} from '../../src/schema.js'
+import { abortSignal, above, between, callback, flag, integer, parse, strict, text, violate } from '../../src/schema.js'
 import { MAX_BLOCKS, MAX_MEDUSA_HEADS } from '../format/names.js'
+import { textSource } from '../text-source.js'
 import { SELF_DISTILL_DEFAULTS } from './self-distill.js'
 
 /** Found by experiment on the demo model: bench/README.md has what was tried. */
@@ -52,7 +41,6 @@ export const FIXED = {
 /** The order of every epoch is drawn before the first, to know the steps. */
 const MOST_EPOCHS = 10_000
 
-const DATA_FORMS = 'a file or folder of text, or an array of them'
 const CACHE_FORMS = '"auto", "off" or a folder'
 
 /** What `onProgress` is told while heads are trained. */
@@ -90,17 +78,15 @@ export type TrainingProgress =
 
 const { model, backend, dtype, weights, threads, isa, device, deviceMemory } = LoadOptions.shape
 
+const source = textSource(0)
+
 /** How heads are trained. */
 export const TrainOptions = strict({
   model,
   /**
-   * Text to learn from: files, or folders of them. `.jsonl` has a text or token ids per line, `.json` arrays of token ids, any other file is
-   * text. With `selfDistill` the model continues the beginnings of these instead, and none are needed.
+   * Text to learn from. With `selfDistill` the model continues the beginnings of these instead, and none are needed.
    */
-  data: z
-    .union([text(DATA_FORMS), list(text(DATA_FORMS), DATA_FORMS).readonly()], { error: DATA_FORMS })
-    .transform((data): readonly string[] => (typeof data === 'string' ? [data] : data))
-    .default([]),
+  data: source.data.default([]),
   /** Folder for the heads, made if it is not there. */
   out: text('the folder to write to'),
   /** Medusa heads. 1 to 63; default 4. */
@@ -134,11 +120,11 @@ export const TrainOptions = strict({
   /** What each head's loss counts, as a share of the one's before it. Above 0, at most 1; default 0.8. */
   depthDecay: above(0, 1).default(DEFAULTS.depthDecay),
   /** Same seed, same data, same heads, on the CPU. 0 to 2^53 - 1; default 1. */
-  seed: z.int('a whole number from 0 to 2^53 - 1').min(0, 'a whole number from 0 to 2^53 - 1').default(1),
+  seed: source.seed,
   /** Share of the texts that are not learnt from, but tell how good the heads are; 0 is none. 0 to 0.5; default 0.05. */
   heldOut: between(0, 0.5).default(DEFAULTS.heldOut),
   /** What the text is called in the objects of `.jsonl` files. Default `text`. */
-  field: text('the name of a field').default('text'),
+  field: source.field,
   /** Steps from one checkpoint to the next. At least 1; default 100. */
   checkpointEvery: integer(1).default(DEFAULTS.checkpointEvery),
   /** Steps from one look at the held-out texts to the next. At least 1; default: a tenth of the run. */

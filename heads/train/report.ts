@@ -1,7 +1,9 @@
 // What a training run tells in the end: accuracies for growing trees, curves, and a table of the heads.
-import { fixed, percent } from '../../src/bench/numbers.js'
+
 import { type LineChart, lineChart, type Point, stackedCharts } from '../../src/charts.js'
+import { fixed, percent } from '../../src/numbers.js'
 import type { HeadsAccuracy } from '../format/accuracy.js'
+import type { HeadScores } from './loss.js'
 
 /** Of one head: positions it was asked at, and at how many of them its draft of a rank was right, [rank]. */
 export interface RankCounts {
@@ -9,22 +11,11 @@ export interface RankCounts {
   readonly hits: readonly number[]
 }
 
-/** Of one head over some positions. */
-export interface HeadFigures {
-  readonly positions: number
-  /** Mean cross entropy in nats; null without positions. */
-  readonly loss: number | null
-  /** Shares of positions whose token is the head's best guess, or among its best 5 or 10. */
-  readonly top1: number
-  readonly top5: number
-  readonly top10: number
-}
-
 /** What a run saw at one step: in the step itself, or in held-out texts after it. */
 export interface CurvePoint {
   readonly step: number
   readonly loss: number
-  readonly heads: readonly Pick<HeadFigures, 'top1'>[]
+  readonly heads: readonly Pick<HeadScores, 'top1'>[]
 }
 
 /** Of a step of the run, which read so many tokens. */
@@ -42,7 +33,7 @@ export function accuracyOf(heads: readonly RankCounts[]): HeadsAccuracy | null {
 }
 
 /** A head, then a row per Medusa head. */
-export function headsTable(heads: readonly HeadFigures[]): string[][] {
+export function headsTable(heads: readonly HeadScores[]): string[][] {
   return [
     ['head', 'positions', 'loss', 'top-1', 'top-5', 'top-10'],
     ...heads.map(({ positions, loss, top1, top5, top10 }, head) => [

@@ -1,8 +1,9 @@
 // What a run reads: texts from files or from the model itself, held out or learnt from, cut into windows.
-import { fixed } from '../../src/bench/numbers.js'
+
 import { GorgonError } from '../../src/errors.js'
 import { loadEngineWith } from '../../src/load-engine.js'
 import type { Native } from '../../src/native.js'
+import { fixed } from '../../src/numbers.js'
 import { parseLoadOptions } from '../../src/options.js'
 import { loadTokenizer } from '../../src/text/tokenizer.js'
 import type { ModelFolder } from '../../src/weights/load.js'

@@ -1,7 +1,8 @@
 // What the runs of the decode benchmark come to: medians, ratios of pairs, and the rows of its tables.
+
+import { fixed, mebibytes, percent, short } from '../numbers.js'
 import { ARM_NAMES, ARMS, type Arm, type DecodeRun } from './decode.js'
-import { fixed, mebibytes, percent, short, spread } from './numbers.js'
-import { harmonicMeanOf, pairedRatiosOf, type Summary, summaryOf } from './statistics.js'
+import { harmonicMeanOf, pairedRatiosOf, type Summary, spread, summaryOf } from './statistics.js'
 
 /** All runs of one arm on prompts of one length. */
 export interface DecodeSummary {

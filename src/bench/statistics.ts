@@ -1,4 +1,5 @@
 // Order statistics of samples.
+import { short } from '../numbers.js'
 
 /** What is reported of a set of samples; NaN where there are none. */
 export interface Summary {
@@ -10,6 +11,11 @@ export interface Summary {
 
 export function summaryOf(samples: readonly number[]): Summary {
   return { n: samples.length, median: medianOf(samples), p10: quantileOf(samples, 0.1), p90: quantileOf(samples, 0.9) }
+}
+
+/** `12.3 (11.9–13.0)`: the median, with p10 and p90 where there is more than one sample. */
+export function spread({ n, median, p10, p90 }: Summary, format: (value: number) => string = short): string {
+  return n > 1 ? `${format(median)} (${format(p10)}–${format(p90)})` : format(median)
 }
 
 /** The middle value; the mean of the two middle ones. NaN of nothing. */

@@ -1,8 +1,12 @@
 // Flags as data: how each is spelled, which option it sets, and the reading of what a user gave.
 import { Option } from 'commander'
-// Not from the index of heads: a flag needs nothing of what trains them.
-import { type CalibrateOptions, parseCalibrateOptions } from '../../heads/calibrate/options.js'
-import { parseTrainOptions, DEFAULTS as TRAINING, type TrainOptions } from '../../heads/train/options.js'
+import {
+  type CalibrateOptions,
+  parseCalibrateOptions,
+  parseTrainOptions,
+  TRAINING_DEFAULTS,
+  type TrainOptions,
+} from '../../heads/index.js'
 import {
   type GenerateOptions,
   GorgonError,
@@ -181,7 +185,7 @@ const FLAGS: readonly Flag[] = [
     ],
     ['--temperature <T>', 'temperature', asNumber, 'at which it writes them'],
     ['--held-out <SHARE>', 'heldOut', asNumber, 'of the texts, to measure the heads with; 0 is none'],
-    ['--context <N>', 'context', asNumber, `longest stretch read at once (default ${TRAINING.context})`],
+    ['--context <N>', 'context', asNumber, `longest stretch read at once (default ${TRAINING_DEFAULTS.context})`],
   ]),
   ...group('train', 'Heads:', [
     ['--out <DIR>', 'out', asText, 'folder for the heads'],
@@ -191,7 +195,7 @@ const FLAGS: readonly Flag[] = [
   ]),
   ...group('train', 'Training:', [
     ['--steps <N>', 'steps', asNumber, 'updates, in place of --epochs'],
-    ['--epochs <N>', 'epochs', asNumber, `times through the texts (default ${TRAINING.epochs})`],
+    ['--epochs <N>', 'epochs', asNumber, `times through the texts (default ${TRAINING_DEFAULTS.epochs})`],
     ['--batch-tokens <N>', 'batchTokens', asNumber, 'tokens per update, about'],
     ['--learning-rate <X>', 'learningRate', asNumber, 'height of the schedule'],
     ['--warmup <SHARE>', 'warmup', asNumber, 'of the steps, in which it rises'],
@@ -357,12 +361,12 @@ export function readGenerateOptions(given: Given, base: GenerateOptions) {
  *
  * @throws {UsageError} naming the flag, its value and what is allowed.
  */
-export function readTrainOptions(given: Given): TrainOptions {
+export function readTrainOptions(given: Given) {
   return read(['train'], given, { model: 'demo' }, (options) => parseTrainOptions(options as TrainOptions))
 }
 
 /** The same of a calibration. */
-export function readCalibrateOptions(given: Given): CalibrateOptions {
+export function readCalibrateOptions(given: Given) {
   return read(['calibrate'], given, { model: 'demo' }, (options) => parseCalibrateOptions(options as CalibrateOptions))
 }
 

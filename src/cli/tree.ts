@@ -10,7 +10,7 @@ import {
   type WrittenFile,
   writeCalibration,
 } from '../../heads/index.js'
-import { fixed, percent } from '../bench/numbers.js'
+import { fixed, percent } from '../numbers.js'
 import { type Given, readCalibrateOptions } from './args.js'
 import { placeOf, table } from './format.js'
 import { type Io, write } from './io.js'

@@ -1,5 +1,4 @@
 // Numbers as tables show them.
-import type { Summary } from './statistics.js'
 
 /** `digits` after the point; a dash for what is not a number. */
 export function fixed(value: number | null | undefined, digits = 0): string {
@@ -10,11 +9,6 @@ export function fixed(value: number | null | undefined, digits = 0): string {
 export function short(value: number | null | undefined): string {
   const size = Math.abs(value ?? 0)
   return fixed(value, size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0)
-}
-
-/** `12.3 (11.9–13.0)`: the median, with p10 and p90 where there is more than one sample. */
-export function spread({ n, median, p10, p90 }: Summary, format: (value: number) => string = short): string {
-  return n > 1 ? `${format(median)} (${format(p10)}–${format(p90)})` : format(median)
 }
 
 /** `63%` */
