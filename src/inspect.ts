@@ -88,6 +88,8 @@ export interface HeadsSummary {
   readonly dtype: WeightDtype
   /** [medusaHead][rank]: how often that draft is right; null when no accuracy.json says. */
   readonly accuracy: readonly (readonly number[])[] | null
+  /** Of the tree that was grown for them, root included, by the same file; null when none was. */
+  readonly grownNodes: number | null
   /** What their configuration calls the model they were trained on. */
   readonly baseModel: string | null
   readonly warnings: readonly string[]
@@ -174,8 +176,21 @@ function summariseWeights(folder: ModelFolder, table: TensorTable): WeightsSumma
 }
 
 function summariseHeads(heads: HeadsFolder): HeadsSummary {
-  const { path, format, medusaHeads, blocks, bias, projection, vocab, dtype, tokenMap, accuracy, baseModel, warnings } =
-    heads
+  const {
+    path,
+    format,
+    medusaHeads,
+    blocks,
+    bias,
+    projection,
+    vocab,
+    dtype,
+    tokenMap,
+    accuracy,
+    grown,
+    baseModel,
+    warnings,
+  } = heads
   return {
     path,
     format,
@@ -188,6 +203,7 @@ function summariseHeads(heads: HeadsFolder): HeadsSummary {
     ...sumSlices(heads.tensors),
     dtype,
     accuracy,
+    grownNodes: grown && grown.length + 1,
     baseModel,
     warnings,
   }

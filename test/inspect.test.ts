@@ -64,6 +64,7 @@ test('the demo model, with the heads it brings along', async () => {
       int8Bytes: 4 * (384 * 384 + 4 * 384 + 4 * 384),
       dtype: 'bf16',
       accuracy: expect.any(Array),
+      grownNodes: 64,
       baseModel: '../../models/demo',
       warnings: [],
     },

@@ -87,7 +87,7 @@ function describeHeads(heads: HeadsSummary): Entry[] {
     [
       '',
       heads.accuracy
-        ? `best drafts right ${heads.accuracy.map(([first = 0]) => `${Math.round(first * 100)}%`).join(', ')} of the time`
+        ? `best drafts right ${heads.accuracy.map(([first = 0]) => `${Math.round(first * 100)}%`).join(', ')} of the time${heads.grownNodes === null ? '' : `; a tree of ${heads.grownNodes} nodes was grown for them`}`
         : 'no accuracy.json: how often drafts are right is learnt as text is made',
     ],
     ...(heads.baseModel ? [['', `trained on ${heads.baseModel}`] as const] : []),

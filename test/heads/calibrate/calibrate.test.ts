@@ -8,7 +8,10 @@ import { filesOf, writeCalibration } from '../../../heads/calibrate/files.js'
 import type { CalibrateOptionsInput, CalibrationProgress } from '../../../heads/calibrate/options.js'
 import { HeadsAccuracy } from '../../../heads/format/accuracy.js'
 import { buildTree } from '../../../src/decode/tree.js'
-import { demoModel, loadEngine, packageRoot } from '../../../src/index.js'
+import { Engine } from '../../../src/engine.js'
+import { packageRoot, parseLoadOptions } from '../../../src/index.js'
+import { loadParts } from '../../../src/load-engine.js'
+import { native } from '../../../src/native.js'
 import { failure } from '../../support/errors.js'
 import { temporaryFolder } from '../../support/folder.js'
 import { writeTinyHeads, writeTinyModel } from '../../support/tiny-model.js'
@@ -132,7 +135,11 @@ describe('writeCalibration', () => {
       { file: join(heads, 'tree.svg'), replaced: false },
     ])
     expect(readdirSync(heads).sort()).toEqual([...readdirSync(DEMO_HEADS), 'tree.json', 'tree.svg'].sort())
-    await using engine = await loadEngine({ model: demoModel(), heads, threads: 1 })
+    const parts = await loadParts(parseLoadOptions({ model: 'demo', heads, threads: 1 }), native())
+    await using engine = new Engine(parts)
+    expect(parts.measured.grown!.map(({ ranks }) => ranks)).toEqual(
+      calibration.accuracy.paths!.map(({ ranks }) => ranks),
+    )
     expect(engine.info.warnings.filter((warning) => warning.includes('accuracy'))).toEqual([])
     const { speculation } = await engine.generate('export function', {
       maxTokens: 24,
