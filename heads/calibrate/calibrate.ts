@@ -3,7 +3,7 @@ import { type Choices, firstPaths } from '../../src/decode/choices.js'
 import { Engine } from '../../src/engine.js'
 import { GorgonError } from '../../src/errors.js'
 import { loadParts } from '../../src/load-engine.js'
-import { type Native, native } from '../../src/native.js'
+import { native } from '../../src/native.js'
 import { type LoadOptions, parseLoadOptions } from '../../src/options.js'
 import type { EngineInfo, EngineParts } from '../../src/parts.js'
 import type { HeadsAccuracy } from '../format/accuracy.js'
@@ -54,20 +54,16 @@ const CACHE_ROWS = [256, 1024, 4096, 16_384, 65_536, 262_144]
 /**
  * Measures a model's Medusa heads, and grows a tree for them. Nothing is written: `writeCalibration` does that.
  *
- * Same options, same tree, whatever the machine; but for its size, which `nodes` can give.
+ * Same options, same tree, on the CPU of any machine; but for its size, which `nodes` can give.
  *
  * @throws {GorgonError} ERR_OPTION, also where there are no heads; ERR_DATA when there is nothing to continue; ERR_CONTEXT_OVERFLOW; what
  *   loading and generating may raise; the signal's reason.
  */
 export async function calibrateHeads(input: CalibrateOptionsInput): Promise<Calibration> {
-  return calibrateHeadsWith(parseCalibrateOptions(input), native())
-}
-
-/** As `calibrateHeads`, on a native side of the caller's. */
-export async function calibrateHeadsWith(options: CalibrateOptions, addon: Native): Promise<Calibration> {
+  const options = parseCalibrateOptions(input)
   const { onProgress } = options
   const signal = options.signal ?? new AbortController().signal
-  const parts = await loadParts(loadOptionsOf(options), addon)
+  const parts = await loadParts(loadOptionsOf(options), native())
   await using engine = new Engine(parts)
   checkRoom(parts, options)
   const prompts = await readPrompts(options.data, parts, {
