@@ -1,8 +1,9 @@
 // Question: does a tree do what its calibration promises, and more than the same number of nodes of others?
 //
-// Expected from arithmetic: a walk over a text takes the very steps that the engine takes, so promise and fact differ by what texts differ by:
-// with 2000 steps on either side, in texts of 40, about 3 % (one standard error). A tree grown for a model's heads and texts accepts more than
-// mc_sim_7b_63, grown for other heads. Where temperature makes most drafts wrong there is less to choose from, and the difference is small.
+// Expected from arithmetic: a walk over a text takes the very steps that the engine takes, so promise and fact differ by what texts differ by.
+// Tokens per step of one text vary by a quarter and more: those of 100 texts are uncertain by 2.5 % (one standard error). A tree grown for a
+// model's heads and texts accepts more than mc_sim_7b_63, grown for other heads. Where temperature makes most drafts wrong there is less to
+// choose from, and the difference is small.
 //
 //   npm run bench -- heads/tree                        the project's own sources
 //   npm run bench -- heads/tree --data FILE|DIR...     other texts, each kind for itself
@@ -137,12 +138,12 @@ await runBench(
     .addOption(new Option('--data <path...>', 'texts: each path is a kind of its own').default(['src'], 'src'))
     .option('--nodes <n,n...>', 'sizes of trees', numberList(2), [8, 16, 64])
     .option('--temperature <t,t...>', '0 is greedy', (text) => text.split(',').map(Number), [...DEFAULTS.temperatures])
-    .option('--prompts <n>', 'beginnings of each kind', wholeNumber(4), 320)
+    .option('--prompts <n>', 'beginnings of each kind', wholeNumber(4), 800)
     .option('--prompt-tokens <n>', 'tokens of each, at most', wholeNumber(), DEFAULTS.promptTokens)
     .option('--tokens <n>', 'tokens to make after each', wholeNumber(), DEFAULTS.tokens)
     .option('--batch <n>', 'texts made at once', wholeNumber(), DEFAULTS.batch)
     .option('--seed <n>', 'chooses the beginnings, and what is drawn', wholeNumber(0), 1)
     .option('--threads <n>', 'compute threads; 0 is one per physical core', wholeNumber(0), 0)
-    .addHelpText('after', '\nWith default options: about 2 minutes on two cores.')
+    .addHelpText('after', '\nWith default options: about 4 minutes on two cores.')
     .action(main),
 )
