@@ -1,6 +1,6 @@
 // Files of text to learn from: found, and read text by text without holding a whole file.
 import type { Dirent } from 'node:fs'
-import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
+import { type FileHandle, open, readdir, realpath, stat } from 'node:fs/promises'
 import { extname, join, resolve } from 'node:path'
 import { GorgonError } from '../../src/errors.js'
 import { isJsonObject, MAX_JSON_DEPTH, outlineJson } from '../../src/json.js'
@@ -81,7 +81,18 @@ export async function listDataFiles(
     // Opening a pipe would wait for a writer for ever.
     else throw unusable(path, 'it is neither a file nor a folder. Give text to learn from.')
   }
-  return files
+  return eachOnce(files)
+}
+
+/** A file that is named and in a folder besides is read once: a text that came twice could be learnt from and held out. */
+async function eachOnce(files: readonly DataFile[]): Promise<DataFile[]> {
+  const byPlace = new Map<string, DataFile>()
+  for (const file of files) {
+    const place = await realpath(file.path)
+    const before = byPlace.get(place)
+    byPlace.set(place, before && !file.isNamed ? before : file)
+  }
+  return [...byPlace.values()]
 }
 
 interface Walking {

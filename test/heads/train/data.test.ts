@@ -173,9 +173,17 @@ describe('a folder', () => {
       '{"name":"third"}',
     ])
     expect([...documents[3]!.tokens]).toEqual([40, 41])
-    expect(documents.slice(4).map(({ tokens }) => tokenizer.decode(tokens))).toEqual(['second', '[[1.5,2],[3]]'])
-    expect(files).toBe(10)
+    expect(documents.slice(4).map(({ tokens }) => tokenizer.decode(tokens))).toEqual(['[[1.5,2],[3]]'])
+    // A link to a file that is there besides is not read again.
+    expect(files).toBe(9)
     expect(skipped).toEqual({ hidden: 2, binary: 2, empty: 2, output: 0 })
+  })
+
+  test('and a file in it that is named as well are read once', async () => {
+    const folder = await folderOf({ 'a.ts': 'first', 'b.ts': 'second' })
+    const { documents, files } = await read([folder, join(folder, 'b.ts'), join(folder, '..', `${count - 1}`)])
+    expect(files).toBe(2)
+    expect(documents.map(({ tokens }) => tokenizer.decode(tokens))).toEqual(['first', 'second'])
   })
 })
 
