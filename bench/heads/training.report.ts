@@ -113,7 +113,7 @@ function conditionsOf(result: BenchResult, measurements: readonly TrainingMeasur
   const { model, data, selfDistill, distillSeconds, medusaHeads, layers, epochs, batchTokens, learningRate } = options
   const last = measurements.findLast(({ heads }) => heads === 'fresh')
   const rate = last && last.seconds > 0 ? last.tokens / last.seconds : null
-  const files = data.map((file) => basename(file)).join(', ')
+  const files = [...new Set(data.map((file) => basename(file)))].join(', ')
   const wrote = [
     `${selfDistill} tokens that the model wrote`,
     ...(distillSeconds === null ? [] : [`in ${fixed(distillSeconds, 0)} s`]),
