@@ -75,6 +75,12 @@ describe('what is read', () => {
     expect(existsSync('was-run')).toBe(false)
   })
 
+  test('what torch.save writes', async () => {
+    const { torch } = JSON.parse(readFileSync('test/golden/torch/expected.json', 'utf8')) as Expected
+    expect(torch).toMatch(/^2\./)
+    await checkFiles('test/golden/torch')
+  })
+
   const matrix: TorchTensor = { storage: 'FloatStorage', size: 6, shape: [2, 3] }
   const six = new Uint8Array(24).map((_, i) => i)
 
