@@ -62,6 +62,15 @@ function asJson({ info, ...calibration }: Calibration, files: readonly WrittenFi
   }
 }
 
+const SLOWER =
+  '\nplain decoding is faster here than this tree: with "--tree auto" the engine stays with it, until heads are better or steps cheaper\n'
+
+/** Of the tree that was chosen, where costs were measured. */
+function isSlower({ sizes, tree }: Calibration): boolean {
+  const chosen = sizes.find(({ nodes }) => nodes === tree.nodes)
+  return chosen?.speedup != null && chosen.speedup < 1
+}
+
 /** What was found, for people. */
 function describe(calibration: Calibration, files: readonly WrittenFile[]): string {
   const { conditions, info, sizes, tree, cacheRows, fastest, checks } = calibration
@@ -74,6 +83,7 @@ function describe(calibration: Calibration, files: readonly WrittenFile[]): stri
     table(headRows(calibration)),
     `\ntrees that were grown, with ${cacheRows} rows of cache\n`,
     table(sizeRows(sizes, tree.nodes)),
+    ...(isSlower(calibration) ? [SLOWER] : []),
     ...(fastest.length > 1 ? ['\nthe fastest, by rows of cache\n', table(fastestRows(fastest))] : []),
     `\nthe tree of ${tree.nodes} nodes: promised by the texts it was grown from, measured on the others\n`,
     table(checkRows(checks)),

@@ -71,6 +71,16 @@ test('writes into the folder of the heads, and the engine takes its trees from t
   expect(JSON.parse(text).speculation.nodes).toBe(12)
 })
 
+test('says so where plain decoding is faster than the tree', async () => {
+  const heads = headsFolder('untrained')
+  const file = join(heads, 'medusa_lm_head.safetensors')
+  const bytes = readFileSync(file)
+  writeFileSync(file, bytes.fill(0, 8 + Number(bytes.readBigUInt64LE())))
+  const { exitCode, stdout } = await gorgon(['tree', '--heads', heads, '--nodes', '64', ...quick])
+  expect(exitCode).toBe(0)
+  expect(stdout).toContain('plain decoding is faster here than this tree')
+})
+
 test('heads named by their file have their folder', async () => {
   const heads = headsFolder('by-file')
   const file = join(heads, 'medusa_lm_head.safetensors')
