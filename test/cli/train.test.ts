@@ -63,7 +63,9 @@ describe('a run', () => {
 
   test('takes several paths, and every flag', async () => {
     const more = join(dir, 'more.jsonl')
+    const other = join(dir, 'other.jsonl')
     writeFileSync(more, '{"ids":[5,6,7,8,9,10,11,12]}\n')
+    writeFileSync(other, '{"ids":[6,7,8,9,10,11,12,13]}\n')
     const out = newOut()
     const flags = `--layers 2 --private --field ids --context 20 --warmup 0.5 --weight-decay 0 --clip 0.5 --depth-decay 1 --seed 3
       --hidden-cache off --dtype f32 --json`
@@ -77,7 +79,7 @@ describe('a run', () => {
       data,
       more,
       '--data',
-      more,
+      other,
       ...FLAGS,
       ...flags.split(/\s+/),
     ])
