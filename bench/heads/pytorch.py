@@ -11,45 +11,18 @@ under bf16 autocast, each head's loss by cross_entropy and backward, the frozen 
 """
 
 import argparse
-import gc
 import json
-import signal
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import transformers
 
-
-def log(text):
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-class Overtime(Exception):
-    pass
-
-
-def within(seconds, work):
-    """Runs it; None where it ended well, otherwise why not."""
-
-    def ring(*_):
-        raise Overtime(f"took longer than {seconds:.0f} s")
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.alarm(max(1, int(seconds)))
-    try:
-        work()
-        return None
-    except Exception as error:  # whatever a library raises is the result
-        return f"{type(error).__name__}: {error}".split("\n")[0][:300]
-    finally:
-        signal.alarm(0)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from limits import log, within  # in the folder that the line before adds
 
 
 class Head(torch.nn.Module):

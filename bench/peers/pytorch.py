@@ -9,15 +9,17 @@ why instead of a time.
 """
 
 import argparse
-import gc
 import json
-import signal
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import torch
 import transformers
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+from limits import log, within  # in the folder that the line before adds
 
 PRODUCTS = {
     "qkv": (6144, 4096),
@@ -30,35 +32,6 @@ ROWS = (1, 8, 16, 32, 64, 4096)
 # Weights gone through in turn, so that no cache holds one: five times what Hopper's second level does.
 COLD_BYTES = 1 << 28
 WARMUP_STEPS = 3
-
-
-def log(text):
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-class Overtime(Exception):
-    pass
-
-
-def within(seconds, work):
-    """Runs it; None where it ended well, otherwise why not."""
-
-    def ring(*_):
-        raise Overtime(f"took longer than {seconds} s")
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.alarm(max(1, int(seconds)))
-    try:
-        work()
-        return None
-    except Exception as error:  # whatever a library raises is the result
-        return f"{type(error).__name__}: {error}".split("\n")[0][:300]
-    finally:
-        signal.alarm(0)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 class Clock:
