@@ -1,9 +1,7 @@
 // What heads made of texts: losses and right ranks per head, and the weights that their gradients have.
 import { z } from 'zod'
+import { RANK_COUNT } from '../../src/decode/choices.js'
 import type { TextScores, TrainingText } from '../../src/native-training.js'
-
-/** Ranks that are told apart; a tree drafts no others. */
-export const RANKS = 10
 
 const share = z.number().min(0).max(1)
 
@@ -59,7 +57,7 @@ export class ScoreTotals {
   constructor(medusaHeads: number) {
     this.#losses = new Array<number>(medusaHeads).fill(0)
     this.#positions = new Array<number>(medusaHeads).fill(0)
-    this.#hits = Array.from({ length: medusaHeads }, () => new Array<number>(RANKS).fill(0))
+    this.#hits = Array.from({ length: medusaHeads }, () => new Array<number>(RANK_COUNT).fill(0))
   }
 
   add({ losses, ranks }: TextScores): void {
@@ -71,7 +69,7 @@ export class ScoreTotals {
         if (rank < 0) continue
         this.#losses[head]! += losses[i]!
         this.#positions[head]!++
-        if (rank < RANKS) this.#hits[head]![rank]!++
+        if (rank < RANK_COUNT) this.#hits[head]![rank]!++
       }
     }
   }

@@ -1,6 +1,7 @@
 // Scores per head, and gradients that are those of the heads' mean losses.
 import { describe, expect, test } from 'vitest'
-import { depthWeights, gradientScales, lossPositions, RANKS, ScoreTotals } from '../../../heads/train/loss.js'
+import { depthWeights, gradientScales, lossPositions, ScoreTotals } from '../../../heads/train/loss.js'
+import { RANK_COUNT } from '../../../src/decode/choices.js'
 
 const text = (length: number, from = 0) => ({ tokens: new Int32Array(length), from })
 
@@ -65,7 +66,7 @@ describe('totals', () => {
       { positions: 8, hits: [2, 0, 0, 0, 2, 0, 0, 0, 0, 2] },
       { positions: 6, hits: [4, 0, 0, 0, 0, 2, 0, 0, 0, 0] },
     ])
-    expect(totals.rankCounts()[0]!.hits).toHaveLength(RANKS)
+    expect(totals.rankCounts()[0]!.hits).toHaveLength(RANK_COUNT)
   })
 
   test('say which head has a loss that is no number', () => {
